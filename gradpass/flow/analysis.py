@@ -1,0 +1,275 @@
+"""The verdict: which targets get a gradient, zeros, None or an error, decided on the graph without running it.
+
+One backward pass over a function gives its summary: for each argument the set of results (a bit mask) at whose cotangent
+a gradient tensor for it exists, and the subset whose cotangent the tensor depends on. Calls, branches and loops use the
+summaries of what they run, each computed once. The pass is made twice, because two questions are asked:
+
+- *state* follows TensorFlow's own procedure (tensorflow/python/ops/gradients_util.py, and for calls
+  tensorflow/python/eager/polymorphic_function/concrete_function.py `_TapeGradientFunctions`): the backward function of a
+  call is built for all its trainable outputs, a While gives zeros where its body gives None, and an op without a
+  registered gradient between any input and an asked output raises for everybody.
+- *structure* is the truth of the inlined graph: a result that nobody uses asks nothing, a loop hides nothing, and an op
+  without a registered gradient is a cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradpass.flow.blame import Blame, blame
+from gradpass.flow.facts import BRANCHES, LOOPS, callees, facts, is_float, trainable
+from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
+from gradpass.program.graph import ARGUMENT, Function, Node, Value
+from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
+
+Mode = Literal["state", "structure"]
+Grad = tuple[int, int]  # results at which a tensor exists, results whose cotangent it depends on
+NOTHING: Grad = (0, 0)
+
+
+def join(a: Grad, b: Grad) -> Grad:
+    """The sum of two gradients."""
+    return a[0] | b[0], a[1] | b[1]
+
+
+@dataclass
+class Summary:
+    """What a function's backward pass gives each argument, and the ops (with the calls down to them) that raise."""
+
+    arguments: list[Grad]
+    raising: list[tuple[tuple[str, ...], Node]] = field(default_factory=list)
+
+
+class Analysis:
+    """The backward passes of one mode over the functions of one model, each made once."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
+        self._summaries: dict[str, Summary] = {}
+        self._open: set[str] = set()
+
+    def summary(self, function: Function) -> Summary:
+        """The summary of a function whose trainable results all may be asked."""
+        assert function.name is not None
+        known = self._summaries.get(function.name)
+        if known is not None:
+            return known
+        if function.name in self._open:
+            # A recursive call: the least fixpoint starts from nothing.
+            return Summary([NOTHING] * len(function.arguments))
+        self._open.add(function.name)
+        asked = [v if trainable(v.dtype) else None for v in function.results]
+        targets = [a.output(0) for a in function.arguments]
+        grads, raising = self.backward(function, asked, targets)
+        result = Summary([grads.get(v, NOTHING) for v in targets], raising)
+        self._open.discard(function.name)
+        self._summaries[function.name] = result
+        return result
+
+    def backward(
+        self, function: Function, results: list[Value | None], targets: list[Value]
+    ) -> tuple[dict[Value, Grad], list[tuple[tuple[str, ...], Node]]]:
+        """Gradients of all values for cotangents of `results` (bit i is the i-th), and the ops that raise on the way."""
+        grads: dict[Value, Grad] = {}
+        for i, value in enumerate(results):
+            if value is not None:
+                grads[value] = join(grads.get(value, NOTHING), (1 << i, 1 << i))
+        reached = self._reached(function, targets)
+        raising: list[tuple[tuple[str, ...], Node]] = []
+        for node in reversed(function.order()):
+            if node not in reached:
+                continue
+            asked = 0
+            outs = []
+            for value in node.used_outputs:
+                grad = grads.get(value, NOTHING)
+                outs.append(grad)
+                asked |= grad[0]
+            if asked:
+                self._node(node, outs, asked, grads, raising)
+        return grads, raising
+
+    def _reached(self, function: Function, targets: list[Value]) -> set[Node]:
+        """The nodes that depend on a target along trainable dtypes (gradients_util `_MarkReachedOps`)."""
+        reached = {v.node for v in targets}
+        for node in function.order():
+            if node not in reached and any(v.node in reached and trainable(v.dtype) for v in node.inputs):
+                reached.add(node)
+        return reached
+
+    def _node(
+        self,
+        node: Node,
+        outs: list[Grad],
+        asked: int,
+        grads: dict[Value, Grad],
+        raising: list[tuple[tuple[str, ...], Node]],
+    ) -> None:
+        """Adds what one node's gradient gives its inputs."""
+        names = callees(node)
+        if names:
+            given = self._functional(node, names, outs, asked, raising)
+        else:
+            fact = facts(node)
+            if not fact.registered:
+                raising.append(((), node))
+                return
+            given = [self._edge(row, outs, asked) for row in fact.rows]
+        for value, grad in zip(node.inputs, given, strict=True):
+            if grad[0]:
+                grads[value] = join(grads.get(value, NOTHING), grad)
+
+    @staticmethod
+    def _edge(row: tuple[int, ...] | None, outs: list[Grad], asked: int) -> Grad:
+        """An op that is asked gives each input with a gradient a tensor, of whichever output the cotangent came."""
+        if row is None:
+            return NOTHING
+        flow = 0
+        for port in row:
+            if port < len(outs):
+                flow |= outs[port][1]
+        return asked, flow
+
+    def _functional(
+        self,
+        node: Node,
+        names: list[str],
+        outs: list[Grad],
+        asked: int,
+        raising: list[tuple[tuple[str, ...], Node]],
+    ) -> list[Grad]:
+        program = node.function.program
+        summaries = [self.summary(program.function(name)) for name in names]
+        for summary in summaries:
+            raising += [((node.name, *stack), op) for stack, op in summary.raising]
+        if node.op in LOOPS:
+            return self._loop(node, summaries[0], outs, asked)
+        skip = 1 if node.op in BRANCHES else 0
+        given = [NOTHING] * len(node.inputs)
+        for summary in summaries:
+            for i, argument in enumerate(summary.arguments):
+                given[i + skip] = join(given[i + skip], self._through(argument, outs, asked))
+        return given
+
+    def _through(self, argument: Grad, outs: list[Grad], asked: int) -> Grad:
+        """An argument's gradient when the results of its function have the gradients `outs`."""
+        tensor, flow = 0, 0
+        for port, (t, f) in enumerate(outs):
+            bit = 1 << port
+            if argument[0] & bit:
+                tensor |= t
+            if argument[1] & bit:
+                flow |= f
+        if self.mode == "state" and argument[0]:
+            tensor = asked  # the backward function takes cotangents of all trainable results, zeros where there are none
+        return tensor, flow
+
+    def _loop(self, node: Node, body: Summary, outs: list[Grad], asked: int) -> list[Grad]:
+        """A fixpoint over the loop's variables; none at all and any number of iterations are joined."""
+        width = len(node.inputs)
+        state = [outs[i] if i < len(outs) and trainable(v.dtype) else NOTHING for i, v in enumerate(node.inputs)]
+        while True:
+            new = [join(state[i], self._through(body.arguments[i], state, asked)) for i in range(width)]
+            if new == state:
+                break
+            state = new
+        if self.mode == "state":
+            # while_v2.py `_grad_fn` differentiates with unconnected_gradients="zero".
+            state = [join(g, (asked, 0)) if trainable(v.dtype) else NOTHING for g, v in zip(state, node.inputs, strict=True)]
+        return state
+
+
+def analyse(model: Model, entry: str | None = None, wrt: str = "variables") -> list[EntryVerdict]:
+    """The verdicts of the chosen entries (a name, "all", None: serving_default or the only one).
+
+    `wrt` is "variables", "inputs" or "both"; a frozen graph has no variables, so its inputs are always asked.
+    """
+    return [verdict for verdict, _ in follow(model, entry, wrt)]
+
+
+def follow(model: Model, entry: str | None = None, wrt: str = "variables") -> list[tuple[EntryVerdict, Blame | None]]:
+    """As `analyse`, with what the blame was found by (None where nobody is starved): the repair goes on from there."""
+    state, structure = Analysis("state"), Analysis("structure")
+    followed = []
+    for chosen in model.entry(entry):
+        verdict, places = _verdict(model, chosen, wrt, state, structure)
+        followed.append((verdict, blame(verdict, chosen, places)))
+    return followed
+
+
+def _verdict(
+    model: Model, entry: Entry, wrt: str, state: Analysis, structure: Analysis
+) -> tuple[EntryVerdict, list[list[Value]]]:
+    """States and structures of all targets of an entry, and the values that stand for each target."""
+    results: list[Value | None] = [v if is_float(v.dtype) else None for v in entry.outputs.values()]
+    places: list[list[Value]] = []
+    plain: list[tuple[str, str, Literal["variable", "input"], str, Shape, int, bool]] = []
+    if wrt != "inputs" and model.kind != "frozen":
+        for key, variable in model.variables.items():
+            if variable.trainable and key in model.captured:
+                places.append(entry.captures.get(key, []))
+                plain.append(
+                    (variable.name, variable.path, "variable", dtype_name(variable.dtype), variable.shape,
+                     variable.parameters, bool(places[-1]))
+                )  # fmt: skip
+    if wrt != "variables" or model.kind == "frozen":
+        for name, value in entry.inputs.items():
+            shape = argument_shape(value)
+            places.append([value])
+            plain.append((name, name, "input", dtype_name(value.dtype), shape, count(shape), True))
+    captured = [v for values in entry.captures.values() for v in values]
+    everything = [*entry.inputs.values(), *captured]
+    state_grads, raising = state.backward(entry.function, results, everything)
+    true_grads, _ = structure.backward(entry.function, results, everything)
+    targets = [
+        Target(*facts[:6], _state(values, state_grads, bool(raising)), _structure(values, true_grads), facts[6])
+        for facts, values in zip(plain, places, strict=True)
+    ]
+    verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=any(v is not None for v in results))
+    verdict.raising = [_raised(stack, node, verdict, model, places) for stack, node in raising]
+    return verdict, places
+
+
+def _state(values: list[Value], grads: dict[Value, Grad], raises: bool) -> State:
+    if raises and any(trainable(v.dtype) for v in values):
+        return "raises"
+    return _structure(values, grads)
+
+
+def _structure(values: list[Value], grads: dict[Value, Grad]) -> Structure:
+    if not any(trainable(v.dtype) for v in values):
+        return "none"
+    total = NOTHING
+    for value in values:
+        total = join(total, grads.get(value, NOTHING))
+    return "flows" if total[1] else "zero" if total[0] else "none"
+
+
+def _raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict, model: Model, places: list[list[Value]]) -> Cut:
+    starves = [i for i, t in enumerate(verdict.targets) if t.state == "raises"]
+    return Cut(
+        node.op, node.name, node.function.name, stack, "raises", starves,
+        sum(verdict.targets[i].parameters for i in starves), [node.name],
+    )  # fmt: skip
+
+
+def argument_shape(value: Value) -> Shape:
+    """The shape that the file gives an argument or placeholder; None where it says nothing."""
+    node = value.node
+    if node.op == ARGUMENT:
+        attrs = node.function.proto.arg_attr
+        proto = attrs[node.position].attr if node.position in attrs else {}
+        if "_output_shapes" in proto:
+            return shape_of(proto["_output_shapes"].list.shape[0])
+        return None
+    attr = node.attr("shape")
+    return shape_of(attr.shape) if attr is not None else None
+
+
+def dtype_name(dtype: int) -> str:
+    """The user's name of a DataType number: "float32", "int64"."""
+    from tensorboard.compat.proto.types_pb2 import DataType
+
+    name = DataType.Name(dtype % 100).removeprefix("DT_").lower()
+    return {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)

@@ -1,0 +1,267 @@
+"""From a starved target to the ops that sever it: the fewest cuts on a way to the loss, and the shortest such way.
+
+The data graph is walked backwards from the entry's float outputs over *places* (a frame of the call tree and a value). An
+edge that a gradient follows is free, and so is an edge into a value that is no float: it belongs to the discrete stretch
+whose op was entered elsewhere. An edge from a float value that no gradient follows is a cut and costs one. Dijkstra over
+(cuts, hops) gives each place its cheapest way; the cuts on cheapest ways from starved targets are the ones to repair. So
+a severed edge that starves nobody (an accuracy branch, a ReLU mask, token ids) is never touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gradpass.flow.facts import BRANCHES, LOOPS, SHAPE_ONLY, callees, facts, is_float
+from gradpass.flow.verdict import Cut, EntryVerdict
+from gradpass.program.graph import ARGUMENT, Function, Node, Value
+from gradpass.program.savedmodel import Entry
+
+
+@dataclass(eq=False)
+class Frame:
+    """One activation of a function: who called it, and the frames of what it calls, made when first entered."""
+
+    function: Function
+    parent: Frame | None = None
+    call: Node | None = None
+    children: dict[tuple[Node, int], Frame] = field(default_factory=dict)
+
+    def child(self, call: Node, index: int, name: str) -> Frame:
+        """The frame of the index-th function that a node of this one runs."""
+        frame = self.children.get((call, index))
+        if frame is None:
+            frame = self.children[call, index] = Frame(call.function.program.function(name), self, call)
+        return frame
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The call nodes from the entry down to here."""
+        if self.parent is None or self.call is None:
+            return ()
+        return (*self.parent.stack, self.call.name)
+
+    def runs(self, function: Function) -> bool:
+        """Whether this frame or one above it runs the function: a recursion."""
+        frame: Frame | None = self
+        while frame is not None:
+            if frame.function is function:
+                return True
+            frame = frame.parent
+        return False
+
+
+class Place(NamedTuple):
+    """A value in a frame."""
+
+    frame: Frame
+    value: Value
+
+
+class Edge(NamedTuple):
+    """A data edge, backwards: from a place to one that it is computed from. A cut names its node and input."""
+
+    source: Place
+    cut: tuple[Node, int] | None = None
+
+
+def sources(place: Place) -> Iterator[Edge]:
+    """The places that a place is computed from."""
+    frame, value = place
+    node = value.node
+    if node.op == ARGUMENT:
+        yield from _argument_sources(frame, node)
+        return
+    names = callees(node)
+    if names:
+        yield from _functional_sources(frame, node, value.port, names)
+        return
+    if node.op in SHAPE_ONLY:
+        return
+    rows = facts(node).rows
+    for i, source in enumerate(node.inputs):
+        row = rows[i] if i < len(rows) else None
+        free = (row is not None and value.port in row) or not is_float(source.dtype)
+        yield Edge(Place(frame, source), None if free else (node, i))
+
+
+def _argument_sources(frame: Frame, node: Node) -> Iterator[Edge]:
+    call = frame.call
+    if call is None or frame.parent is None:
+        return
+    index = node.position + (1 if call.op in BRANCHES else 0)
+    yield Edge(Place(frame.parent, call.inputs[index]))
+    if call.op in LOOPS:
+        yield Edge(Place(frame.parent.child(call, 0, call.attr("body").func.name), _body(call).results[node.position]))
+
+
+def _body(loop: Node) -> Function:
+    return loop.function.program.function(loop.attr("body").func.name)
+
+
+def _functional_sources(frame: Frame, node: Node, port: int, names: list[str]) -> Iterator[Edge]:
+    program = node.function.program
+    for i, name in enumerate(names):
+        function = program.function(name)
+        if not frame.runs(function):
+            yield Edge(Place(frame.child(node, i, name), function.results[port]))
+    if node.op in LOOPS:
+        yield Edge(Place(frame, node.inputs[port]))
+        condition = program.function(node.attr("cond").func.name)
+        yield Edge(Place(frame.child(node, 1, condition.name or ""), condition.results[0]))
+    elif node.op in BRANCHES:
+        selector = node.inputs[0]
+        yield Edge(Place(frame, selector), (node, 0) if is_float(selector.dtype) else None)
+
+
+class Ways:
+    """The cheapest way from every place to the loss: (cuts, hops), and the edge to take next."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.root = Frame(entry.function)
+        self.cost: dict[Place, tuple[int, int]] = {}
+        self.users: dict[Place, list[tuple[Place, tuple[Node, int] | None]]] = {}
+        self.loss: dict[Place, str] = {}
+        heap: list[tuple[int, int, int, Place]] = []
+        for name, value in entry.outputs.items():
+            if is_float(value.dtype):
+                place = Place(self.root, value)
+                self.loss.setdefault(place, name)
+                self.cost[place] = (0, 0)
+                heap.append((0, 0, len(heap), place))
+        serial = len(heap)
+        while heap:
+            cuts, hops, _, place = heapq.heappop(heap)
+            if self.cost[place] < (cuts, hops):
+                continue
+            for edge in sources(place):
+                self.users.setdefault(edge.source, []).append((place, edge.cut))
+                new = (cuts + (edge.cut is not None), hops + 1)
+                if edge.source not in self.cost or new < self.cost[edge.source]:
+                    self.cost[edge.source] = new
+                    serial += 1
+                    heapq.heappush(heap, (*new, serial, edge.source))
+
+    def tight(self, place: Place) -> Iterator[tuple[Place, tuple[Node, int] | None]]:
+        """The next places on ways to the loss that need no more cuts than the cheapest."""
+        cuts = self.cost[place][0]
+        for user, cut in self.users.get(place, ()):
+            if self.cost[user][0] + (cut is not None) == cuts:
+                yield user, cut
+
+    def shortest(self, place: Place) -> list[tuple[Place, tuple[Node, int] | None]]:
+        """The way with the fewest cuts and hops, each step with the cut that it crosses."""
+        way = []
+        while self.cost[place] != (0, 0):
+            cuts, hops = self.cost[place]
+            place, cut = next(
+                (user, cut)
+                for user, cut in self.users[place]
+                if self.cost[user] == (cuts - (cut is not None), hops - 1)
+            )
+            way.append((place, cut))
+        return way
+
+
+@dataclass
+class Blame:
+    """What blame was laid on: the ways of the entry, and each cut (frame, node, input) with the targets that it starves."""
+
+    ways: Ways
+    cuts: dict[tuple[Frame, Node, int], list[int]]
+
+
+def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Blame | None:
+    """Fills the verdict's cuts, disconnected and uncaptured targets. `places`: the values that stand for each target."""
+    for i, (target, values) in enumerate(zip(verdict.targets, places, strict=True)):
+        if not values:
+            verdict.uncaptured.append(i)
+    starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows" and places[i]]
+    if not starved:
+        return None
+    ways = Ways(entry)
+    found: dict[tuple[Frame, Node, int], list[int]] = {}
+    for i in starved:
+        starts = [p for v in places[i] if (p := Place(ways.root, v)) in ways.cost]
+        if not starts:
+            verdict.disconnected.append(i)
+        for key in _cuts_from(ways, starts):
+            found.setdefault(key, []).append(i)
+    cuts: list[tuple[tuple[tuple[str, ...], int], Cut]] = []
+    groups: dict[tuple[Frame, Node], list[tuple[int, list[int]]]] = {}
+    for (frame, node, index), starves in found.items():
+        groups.setdefault((frame, node), []).append((index, starves))
+    for (frame, node), inputs in groups.items():
+        starves = sorted({i for _, several in inputs for i in several})
+        cut = (
+            Cut(
+                node.op, node.name, node.function.name, frame.stack, _how(node, [i for i, _ in inputs]), starves,
+                sum(verdict.targets[i].parameters for i in starves),
+                _path(ways, verdict.targets[starves[0]].name, places[starves[0]], frame, node),
+                sorted(i for i, _ in inputs),
+            )
+        )  # fmt: skip
+        cuts.append(((frame.stack, node.position), cut))
+    verdict.cuts = [cut for _, cut in sorted(cuts, key=lambda pair: pair[0])]
+    return Blame(ways, found)
+
+
+def _cuts_from(ways: Ways, starts: list[Place]) -> set[tuple[Frame, Node, int]]:
+    """The cuts on all cheapest ways from these places."""
+    found: set[tuple[Frame, Node, int]] = set()
+    seen = set(starts)
+    stack = list(starts)
+    while stack:
+        place = stack.pop()
+        for user, cut in ways.tight(place):
+            if cut is not None:
+                found.add((place.frame, *cut))
+            if user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return found
+
+
+def _how(node: Node, inputs: list[int]) -> str:
+    fact = facts(node)
+    if not fact.registered:
+        return "raises"
+    return "none" if any(fact.rows[i] is None for i in inputs) else "zero"
+
+
+def _path(ways: Ways, target: str, values: list[Value], frame: Frame, node: Node) -> list[str]:
+    """Node names of the shortest way from a target through the cut to the loss."""
+    starts = [p for v in values if (p := Place(ways.root, v)) in ways.cost]
+    before = _way_to(ways, starts, frame, node)
+    names = [target]
+    for place in before:
+        if place.value.node.op != ARGUMENT:
+            names.append(place.value.node.name)
+    end = before[-1]
+    for place, _ in ways.shortest(end):
+        end = place
+        if place.value.node.op != ARGUMENT:
+            names.append(place.value.node.name)
+    names.append(ways.loss[end])
+    return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+
+
+def _way_to(ways: Ways, starts: list[Place], frame: Frame, node: Node) -> list[Place]:
+    """Breadth first along cheapest ways from the target to the first output of the cut's node, both ends included."""
+    came: dict[Place, Place | None] = dict.fromkeys(starts)
+    queue = list(starts)
+    for place in queue:
+        for user, cut in ways.tight(place):
+            if user not in came:
+                came[user] = place
+                queue.append(user)
+            if cut is not None and cut[0] is node and place.frame is frame:
+                way: list[Place] = [user]
+                at: Place | None = place
+                while at is not None:
+                    way.append(at)
+                    at = came[at]
+                return way[::-1][1:]
+    raise AssertionError(f"the cut {node.name} lies on no cheapest way")

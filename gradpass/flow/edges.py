@@ -1,0 +1,121 @@
+"""Tells what an op's gradient function gives each input: nothing, zeros, or a gradient of which outputs.
+
+`edges.json` is probed from TensorFlow's gradient registry by `scripts/probe_edges.py`. An input argument's entry is None (the
+function returns None for it) or a string with one character an output argument: `f` the gradient depends on the
+cotangent of that output, `0` it is a tensor that does not, `d` as `f` between two lists of equal length of which element i
+belongs to element i only (IdentityN). An op that the table does not have has no gradient registered: asking raises LookupError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tensorboard.compat.proto.types_pb2 import DataType
+
+from gradpass.errors import GradpassError
+from gradpass.program import opdefs
+
+AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
+Edges = tuple[str | None, ...]  # by input argument, in the order of the op's signature
+Kind = Literal["function", "not-differentiable", "call"]
+
+
+class Case(NamedTuple):
+    """What holds where every attribute of `when` has one of the values given: edges, or what the function raises."""
+
+    when: dict[str, frozenset[Any]]
+    edges: Edges | None
+    raises: str | None
+
+    def applies(self, op: str, attr: AttrOf) -> bool:
+        """Whether a node with these attributes is of this case."""
+        return all(_value(op, attr, name) in allowed for name, allowed in self.when.items())
+
+
+class EdgeTable:
+    """The facts of one TensorFlow version (`version`, major.minor)."""
+
+    def __init__(self, rows: dict[str, Any]) -> None:
+        self.version = str(rows["version"])
+        self._rows: dict[str, dict[str, Any]] = rows["ops"]
+        self._simple: dict[str, Edges] = {}
+        self._cases: dict[str, list[Case]] = {}
+
+    def kind(self, op: str) -> Kind | None:
+        """How TensorFlow differentiates the op; None where it has no gradient registered (asking raises LookupError)."""
+        row = self._rows.get(op)
+        return row["kind"] if row is not None else None
+
+    def edges(self, op: str, attr: AttrOf) -> Edges | None:
+        """What each input argument gets; None where there is no gradient function or it raises."""
+        simple = self._simple.get(op)
+        if simple is not None:
+            return simple
+        case = self._case(op, attr)
+        return case.edges if case else None
+
+    def raises(self, op: str, attr: AttrOf) -> str | None:
+        """What a registered gradient function raises whatever its cotangents are ("LookupError: ..."), None if it does not."""
+        if op in self._simple:
+            return None
+        case = self._case(op, attr)
+        return case.raises if case else None
+
+    def how(self, op: str) -> str | None:
+        """How the row was obtained: the probed node, or the reason of an entry written by hand."""
+        row = self._rows.get(op)
+        return row.get("how") if row is not None else None
+
+    def names(self) -> list[str]:
+        """All ops of the table, in alphabetic order."""
+        return list(self._rows)
+
+    def _case(self, op: str, attr: AttrOf) -> Case | None:
+        cases = self._cases.get(op)
+        if cases is None:
+            row = self._rows.get(op)
+            if row is None or "cases" not in row:
+                return None
+            cases = self._cases[op] = [_case(op, case) for case in row["cases"]]
+            if len(cases) == 1 and not cases[0].when and cases[0].edges is not None:
+                self._simple[op] = cases[0].edges
+        return next((case for case in cases if case.applies(op, attr)), None)
+
+
+@cache
+def table(version: str | None = None) -> EdgeTable:
+    """The edge table of a TensorFlow version (major.minor), by default the one that comes with gradpass."""
+    rows = json.loads(Path(__file__).with_name("edges.json").read_bytes())
+    if version is not None and version != rows["version"]:
+        raise GradpassError(
+            f"no gradient edge table for TensorFlow {version}, only for {rows['version']}: make one with scripts/probe_edges.py"
+        )
+    return EdgeTable(rows)
+
+
+def _case(op: str, row: dict[str, Any]) -> Case:
+    when = {name: frozenset(values) for name, values in row.get("when", {}).items()}
+    if "raises" in row:
+        return Case(when, None, row["raises"])
+    signature = opdefs.get(op)
+    if signature is None:
+        raise KeyError(op)
+    return Case(when, tuple(row["edges"][arg.name] for arg in signature.inputs), None)
+
+
+def _value(op: str, attr: AttrOf, name: str) -> Any:
+    """An attribute as edges.json writes it: a DataType's name, a text, an integer or a bool; None where it is missing."""
+    value = attr(name)
+    if value is None:
+        signature = opdefs.get(op)
+        value = signature.default(name) if signature else None
+        if value is None:
+            return None
+    field = value.WhichOneof("value")
+    if field == "type":
+        return DataType.Name(value.type)
+    return value.s.decode("latin-1") if field == "s" else getattr(value, field)

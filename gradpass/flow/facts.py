@@ -1,0 +1,125 @@
+"""Gradient facts per node: what an op's gradient gives each input, and which ops read no data of their input."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gradpass.flow import edges
+from gradpass.program import opdefs
+from gradpass.program.graph import CALLS, Function, Node, Program
+
+# tensorflow/python/ops/... gradients follow only these (`backprop_util.IsTrainable`): half, float, double, complex64,
+# complex128, bfloat16, resource, variant; a reference is its base type + 100.
+TRAINABLE = frozenset({19, 1, 2, 8, 18, 14, 20, 21})
+FLOAT = TRAINABLE - {20, 21}
+HANDLES = frozenset({20, 21})
+
+# The result says how large a tensor is, not what is in it: no value of the input reaches the output.
+SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})
+BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+LOOPS = frozenset({"While", "StatelessWhile"})
+
+
+def trainable(dtype: int) -> bool:
+    """Whether TensorFlow follows gradients through tensors of this dtype."""
+    return (dtype - 100 if dtype > 100 else dtype) in TRAINABLE
+
+
+def is_float(dtype: int) -> bool:
+    """Whether values of this dtype carry numbers that can be differentiated."""
+    return (dtype - 100 if dtype > 100 else dtype) in FLOAT
+
+
+class Facts(NamedTuple):
+    """What the gradient of one node gives.
+
+    `rows` has for each flat input None (no gradient) or the flat outputs whose cotangent reaches it (empty: zeros);
+    `registered` is False where TensorFlow raises when the node is asked.
+    """
+
+    registered: bool
+    rows: tuple[tuple[int, ...] | None, ...]
+
+
+def callees(node: Node) -> list[str]:
+    """The functions that a call, branch or loop runs in place of itself, in order (a loop: its body); else none."""
+    op = node.op
+    if op in CALLS:
+        return [node.attr("f").func.name]
+    if op in ("If", "StatelessIf"):
+        return [node.attr("then_branch").func.name, node.attr("else_branch").func.name]
+    if op in ("Case", "StatelessCase"):
+        return [f.name for f in node.attr("branches").list.func]
+    if op in LOOPS:
+        return [node.attr("body").func.name]
+    return [op] if op in node.function.program.functions else []
+
+
+def facts(node: Node) -> Facts:
+    """The gradient facts of a node that runs no function of its own."""
+    program = node.function.program
+    custom = node.attr("_gradient_op_type")
+    if custom is not None and custom.s and node.op not in CALLS:
+        return _custom(program, custom.s.decode(), node)
+    table = edges.table()
+    kind = table.kind(node.op)
+    rows = table.edges(node.op, node.attr) if kind == "function" else None
+    if rows is None:
+        return Facts(kind == "not-differentiable", (None,) * len(node.inputs))
+    return Facts(True, _flatten(node, rows))
+
+
+_SIMPLE: dict[tuple[str | None, ...], tuple[tuple[int, ...] | None, ...]] = {}
+
+
+def _flatten(node: Node, rows: tuple[str | None, ...]) -> tuple[tuple[int, ...] | None, ...]:
+    """Facts by argument, made facts by flat input and flat output."""
+    signature = opdefs.get(node.op)
+    assert signature is not None
+    if signature.fixed_inputs and signature.fixed_outputs:
+        flat = _SIMPLE.get(rows)
+        if flat is None:
+            flat = _SIMPLE[rows] = tuple(
+                None if row is None else tuple(i for i, c in enumerate(row) if c == "f") for row in rows
+            )
+        return flat
+    ports: list[list[int]] = []
+    at = 0
+    for _, count in opdefs.arity(signature.outputs, node.attr):
+        ports.append(list(range(at, at + count)))
+        at += count
+    out: list[tuple[int, ...] | None] = []
+    for (_, count), row in zip(opdefs.arity(signature.inputs, node.attr), rows, strict=True):
+        for place in range(count):
+            if row is None:
+                out.append(None)
+                continue
+            reached: list[int] = []
+            for c, group in zip(row, ports, strict=True):
+                if c == "f":
+                    reached += group
+                elif c == "d":
+                    reached.append(group[place])
+            out.append(tuple(reached))
+    return tuple(out)
+
+
+def _custom(program: Program, op_type: str, node: Node) -> Facts:
+    """A custom gradient: its function's dataflow says which cotangent reaches which input; a lost one raises."""
+    custom = program.custom_gradients.get(op_type)
+    if custom is None or custom.function not in program.functions:
+        return Facts(False, (None,) * len(node.inputs))
+    reached = iter(dependencies(program.function(custom.function)))
+    rows = tuple(tuple(sorted(next(reached))) if present else None for present in custom.present)
+    return Facts(True, rows[: len(node.inputs)] + (None,) * (len(node.inputs) - len(rows)))
+
+
+def dependencies(function: Function) -> list[set[int]]:
+    """For each result the arguments whose data reach it; ops that read only a shape carry none."""
+    reach: dict[Node, set[int]] = {a: {i} for i, a in enumerate(function.arguments)}
+    for node in function.order():
+        if node.op in SHAPE_ONLY:
+            reach[node] = set()
+        else:
+            reach[node] = set().union(*(reach[v.node] for v in node.inputs))
+    return [reach[v.node] for v in function.results]

@@ -1,0 +1,76 @@
+"""What the flow analysis answers: targets with their states, and the edges where gradients are cut.
+
+Plain data, made by `flow.analysis` and `flow.blame`, read by `rewrite` (which repairs cuts) and `report` (which shows them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["flows", "zero", "none", "raises"]
+Structure = Literal["flows", "zero", "none"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A variable or an input, and what becomes of its gradient.
+
+    `state` is TensorFlow's answer to a user in a fresh process; `structure` the truth of the inlined graph.
+    `shape` has None for unknown sizes and is None for an unknown rank; `parameters` is 0 where the size is unknown.
+    `captured` tells whether the entry uses the target at all.
+    """
+
+    name: str
+    path: str
+    kind: Literal["variable", "input"]
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    parameters: int
+    state: State
+    structure: Structure
+    captured: bool = True
+
+    @property
+    def starved(self) -> bool:
+        return self.state != "flows" or self.structure != "flows"
+
+
+@dataclass
+class Cut:
+    """One op that severs gradients: where differentiable data of starved targets enters it and no gradient comes back.
+
+    `how` is what the op's gradient gives for that input: "none", "zero" or "raises" (no gradient registered).
+    `function` is None for a node of the top-level graph. `stack` names the call nodes from the entry down to `function`.
+    `inputs` are the data inputs at which gradients are severed. `starves` holds indices into `EntryVerdict.targets`; `path` the shortest way from the first of them to the loss,
+    through this op, as node names (target name first, output name last).
+    """
+
+    op: str
+    node: str
+    function: str | None
+    stack: tuple[str, ...]
+    how: Literal["none", "zero", "raises"]
+    starves: list[int]
+    parameters: int
+    path: list[str]
+    inputs: list[int] = field(default_factory=list)
+
+
+@dataclass
+class EntryVerdict:
+    """The verdict for one entry.
+
+    `cuts` are in graph order, each starving somebody. `raising` are ops without a gradient that make the whole call raise
+    in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected` are
+    indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses.
+    """
+
+    name: str
+    outputs: list[str]
+    targets: list[Target]
+    cuts: list[Cut] = field(default_factory=list)
+    raising: list[Cut] = field(default_factory=list)
+    disconnected: list[int] = field(default_factory=list)
+    uncaptured: list[int] = field(default_factory=list)
+    float_outputs: bool = True

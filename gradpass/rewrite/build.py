@@ -1,0 +1,258 @@
+"""The functions of a closed region, built with TensorFlow: the shadow of one value, and the gradient of its bridge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+from tensorboard.compat.proto.function_pb2 import FunctionDef
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+from gradpass.errors import GradpassBug
+from gradpass.program import opdefs
+from gradpass.program.graph import ARGUMENT, Node, Value
+from gradpass.program.savedmodel import shape_of
+from gradpass.rewrite.region import Closing, Region
+from gradpass.rules.base import Decline, Knobs, Site
+from gradpass.rules.shadow import Numeric, Probability, Shadow
+
+READ = "read"
+VALUE = "value"
+SOURCE = "source"
+Key = tuple[str, Value]
+
+
+@dataclass
+class Needs:
+    """What a region computes from, in order: its sources (which get a gradient) and other values of the graph."""
+
+    sources: list[Value] = field(default_factory=list)
+    others: list[Key] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[Key]:
+        return [*((SOURCE, v) for v in self.sources), *self.others]
+
+
+def shape_proto(value: Value) -> TensorShapeProto | None:
+    """The static shape that the file records for a value; None where it records none."""
+    node = value.node
+    attrs = node.function.proto.arg_attr[node.position].attr if node.op == ARGUMENT else node.proto.attr  # type: ignore[union-attr]
+    if "_output_shapes" not in attrs:
+        return None
+    shapes = attrs["_output_shapes"].list.shape
+    return shapes[value.port] if value.port < len(shapes) else None
+
+
+def spec(key: Key) -> tf.TensorSpec:
+    """Shape and dtype of a need; declines where the rank is unknown."""
+    kind, value = key
+    if kind == READ:
+        return _variable_spec(value)
+    proto = shape_proto(value)
+    shape = shape_of(proto) if proto is not None else None
+    if shape is None:
+        raise Decline(f"the rank of {value.node.name!r} is unknown", value.node.name)
+    return tf.TensorSpec(shape, value.dtype)
+
+
+def _variable_spec(handle: Value) -> tf.TensorSpec:
+    node = handle.node
+    if node.op == ARGUMENT:
+        for data in node.function.proto.signature.input_arg[node.position].handle_data:
+            return tf.TensorSpec(shape_of(data.shape), data.dtype)
+    raise Decline(f"the shape of the variable behind {node.name!r} is unknown", node.name)
+
+
+class Builder:
+    """Builds the shadow of one closing from tensors for its needs; satisfies `rules.base.Region`."""
+
+    def __init__(self, region: Region, knobs: Knobs, soft_mode: bool, fetch: Callable[[Key], Any], dtype: Any) -> None:
+        self.region = region
+        self.knobs = knobs
+        self.soft_mode = soft_mode
+        self.fetch = fetch
+        self.dtype = dtype
+        self.shadows: dict[Value, Shadow | None] = {}
+
+    def shadow_of(self, node: Node, index: int) -> Shadow | None:
+        source = self.region.soft.get(node, {}).get(index)
+        if source is None:
+            return None
+        value = node.inputs[index]
+        return Numeric(tf.cast(self.fetch((SOURCE, value)), self.dtype)) if source else self.shadows[value]
+
+    def hard_input(self, node: Node, index: int) -> Any:
+        value = node.inputs[index]
+        if self.region.soft.get(node, {}).get(index):
+            tensor = self.fetch((SOURCE, value))
+            return tensor if self.soft_mode else tf.stop_gradient(tensor)
+        constant = _constant(value)
+        tensor = self.fetch((VALUE, value)) if constant is None else constant
+        return tensor if self.soft_mode else tf.stop_gradient(tensor)
+
+    def read_variable(self, node: Node, index: int) -> Any:
+        tensor = self.fetch((READ, node.inputs[index]))
+        return tensor if self.soft_mode else tf.stop_gradient(tensor)
+
+    def replay(self, node: Node, inputs: list[Any]) -> list[Any]:
+        """The op on these tensors: its NodeDef with its type attributes taken from them."""
+        graph = tf.compat.v1.GraphDef()
+        proto = graph.node.add()
+        proto.MergeFromString(node.proto.SerializeToString())  # type: ignore[union-attr]
+        proto.name = "replay"
+        proto.device = ""
+        for name in [name for name in proto.attr if name.startswith("_")]:
+            del proto.attr[name]
+        proto.input[:] = [f"input_{i}" for i in range(len(inputs))]
+        signature = opdefs.get(node.op)
+        assert signature is not None
+        inputs = _typed(signature, node, inputs, proto)
+        outputs = sum(count for _, count in opdefs.arity(signature.outputs, node.attr))
+        tensors: list[Any] = tf.graph_util.import_graph_def(
+            graph,
+            input_map={f"input_{i}:0": tensor for i, tensor in enumerate(inputs)},
+            return_elements=[f"replay:{i}" for i in range(outputs)],
+            name=node.op,
+        )
+        return tensors
+
+    def run(self, closing: Closing) -> Any:
+        """The closing's shadow as a tensor of the value's own dtype and shape."""
+        value = closing.value
+        for node in needed(self.region, value):
+            rule = self.region.rule[node]
+            label = rule.name if rule else "replay"
+            with tf.name_scope(f"{node.name}/gradpass/{label}/"):
+                try:
+                    made = self._made(node)
+                except Decline:
+                    raise
+                except Exception as problem:  # a rule that breaks is a bug of ours: it is named, never swallowed
+                    raise GradpassBug(f"rule {label}", node.name, f"{type(problem).__name__}: {problem}") from problem
+            for port, shadow in enumerate(made):
+                self.shadows[node.output(port)] = shadow
+        shadow = self.shadows[value]
+        if shadow is None:
+            raise Decline(f"output {value.port} of {value.node.name!r} has no surrogate", value.node.name)
+        tensor = tf.cast(shadow.numeric(), value.dtype)
+        return tf.ensure_shape(tensor, spec((VALUE, value)).shape)
+
+    def _made(self, node: Node) -> list[Shadow | None]:
+        rule = self.region.rule[node]
+        if rule is not None:
+            made = rule.shadow(Site(node, self))
+            return made if isinstance(made, list) else [made]
+        inputs = []
+        for i in range(len(node.inputs)):
+            shadow = self.shadow_of(node, i)
+            inputs.append(self.hard_input(node, i) if shadow is None else shadow.numeric())
+        return [
+            Probability(t) if node.output_dtype(p) == tf.bool.as_datatype_enum else Numeric(tf.cast(t, self.dtype))
+            for p, t in enumerate(self.replay(node, inputs))
+        ]
+
+
+def needed(region: Region, value: Value) -> list[Node]:
+    """The nodes whose shadows a value's shadow needs, in order."""
+    wanted: set[Node] = set()
+    stack = [value.node]
+    while stack:
+        node = stack.pop()
+        if node in wanted:
+            continue
+        wanted.add(node)
+        stack += [node.inputs[i].node for i, source in region.soft[node].items() if not source]
+    return [node for node in region.function.order() if node in wanted]
+
+
+def _typed(signature: opdefs.OpSig, node: Node, inputs: list[Any], proto: Any) -> list[Any]:
+    """Inputs of one type attribute brought to one dtype (that of the first float among them), and the attribute set."""
+    out = list(inputs)
+    groups: dict[str, list[int]] = {}
+    at = 0
+    for arg, count in opdefs.arity(signature.inputs, node.attr):
+        if arg.type_attr is not None:
+            groups.setdefault(arg.type_attr, []).extend(range(at, at + count))
+        at += count
+    for attr, places in groups.items():
+        floating = [out[i].dtype for i in places if tf.as_dtype(out[i].dtype).is_floating]
+        dtype = floating[0] if floating else out[places[0]].dtype
+        for i in places:
+            out[i] = tf.cast(out[i], dtype)
+        proto.attr[attr].type = tf.as_dtype(dtype).as_datatype_enum
+    return out
+
+
+def _constant(value: Value) -> Any:
+    """A Const of the graph made again in the region, so that it need not be handed in."""
+    node = value.node
+    if node.op != "Const":
+        return None
+    proto = tf.compat.v1.NodeDef.FromString(node.proto.SerializeToString())  # type: ignore[union-attr]
+    return tf.constant(tf.make_ndarray(proto.attr["value"].tensor))
+
+
+def discover(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> tuple[Needs, Any]:
+    """What a closing's shadow is computed from, found by building it once in a graph that is thrown away; its dtype."""
+    needs = Needs()
+    sources = {node.inputs[i] for node in needed(region, closing.value) for i, s in region.soft[node].items() if s}
+    dtype = tf.float64 if any(v.dtype == tf.float64.as_datatype_enum for v in sources) else tf.float32
+    made: dict[Key, Any] = {}
+
+    def fetch(key: Key) -> Any:
+        if key not in made:
+            made[key] = tf.compat.v1.placeholder(spec(key).dtype, spec(key).shape)
+            if key[0] == SOURCE:
+                needs.sources.append(key[1])
+            else:
+                needs.others.append(key)
+        return made[key]
+
+    with tf.Graph().as_default():
+        Builder(region, knobs, soft_mode, fetch, dtype).run(closing)
+    return needs, dtype
+
+
+@dataclass
+class Recipe:
+    """All that is needed to build the functions of one closing."""
+
+    region: Region
+    closing: Closing
+    knobs: Knobs
+    soft_mode: bool
+    needs: Needs
+    dtype: Any
+
+    @property
+    def specs(self) -> list[tf.TensorSpec]:
+        """Shapes and dtypes of the needs, in order."""
+        return [spec(key) for key in self.needs.keys]
+
+    @property
+    def value_spec(self) -> tf.TensorSpec:
+        """Shape and dtype of the value that is closed."""
+        return spec((VALUE, self.closing.value))
+
+    def shadow(self, tensors: list[Any]) -> Any:
+        """The shadow from tensors for the needs."""
+        table = dict(zip(self.needs.keys, tensors, strict=True))
+        return Builder(self.region, self.knobs, self.soft_mode, table.__getitem__, self.dtype).run(self.closing)
+
+    def gradients(self, tensors: list[Any], cotangent: Any) -> list[Any]:
+        """The shadow's VJP: one gradient a source."""
+        sources = tensors[: len(self.needs.sources)]
+        found = tf.gradients(self.shadow(tensors), sources, grad_ys=[cotangent], unconnected_gradients="zero")
+        return [tf.convert_to_tensor(g) for g in found]
+
+
+def function_def(name: str, body: Callable[..., Any], specs: list[tf.TensorSpec], names: list[str]) -> FunctionDef:
+    """A FunctionDef of that name from a Python body over tensors of these specs."""
+    named = [tf.TensorSpec(s.shape, s.dtype, name=n) for s, n in zip(specs, names, strict=True)]
+    concrete = tf.function(body, autograph=False).get_concrete_function(*named)
+    proto = FunctionDef.FromString(concrete.function_def.SerializeToString(deterministic=True))
+    proto.signature.name = name
+    return proto

@@ -1,0 +1,209 @@
+"""How far shadows travel in one function, and where a region is closed; decided on the graph, nothing is built yet.
+
+A shadow starts at a chosen cut and goes through every op that a rule serves, and through float ops of which no other input
+is live, so that a region is closed once and as late as possible: `cast(a > 0) * cast(b > 0)` closed at each cast would have
+the gradient 0 wherever both are off. It closes before the first op with another live float input, at a float value that
+has a gradient of its own (a looked-up codebook), before calls, and at results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gradpass.flow.facts import SHAPE_ONLY, callees, facts, is_float, trainable
+from gradpass.program import opdefs
+from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
+from gradpass.rules.base import Rule, by_op
+
+Cut = tuple[Node, int]
+
+
+@dataclass
+class Closing:
+    """A float value at which a region ends: the uses and results that shall see the bridge instead.
+
+    `live` tells whether the value has a gradient of its own that must go on.
+    """
+
+    value: Value
+    live: bool
+    uses: list[tuple[Node, int]] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    cuts: frozenset[Cut] = frozenset()
+
+
+@dataclass
+class Stop:
+    """A place where shadows could not go on, why, and the cuts that they came from."""
+
+    node: str
+    reason: str
+    cuts: frozenset[Cut]
+
+
+class Region:
+    """The shadows of one function for a set of chosen cuts.
+
+    `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the value
+    itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is replayed.
+    """
+
+    def __init__(
+        self, function: Function, cuts: set[Cut], relevant: set[Value], choices: dict[str, str] | None = None
+    ) -> None:
+        self.function = function
+        self.chosen: dict[Node, set[int]] = {}
+        for node, index in cuts:
+            self.chosen.setdefault(node, set()).add(index)
+        self.relevant = relevant
+        self.choices = choices or {}
+        self.soft: dict[Node, dict[int, bool]] = {}
+        self.rule: dict[Node, Rule | None] = {}
+        self.closings: dict[Value, Closing] = {}
+        self.stops: list[Stop] = []
+        self._origin: dict[Value, frozenset[Cut]] = {}  # shadowed values, and the cuts that their shadows come from
+        self._live: set[Value] = set()
+        self._must_close: set[Value] = set()
+        self._travel()
+
+    def _travel(self) -> None:
+        for argument in self.function.arguments:
+            if trainable(argument.output_dtype(0)):
+                self._live.add(argument.output(0))
+        for node in self.function.order():
+            self._visit(node)
+        for port, value in enumerate(self.function.results):
+            if value not in self._origin or value not in self.relevant:
+                continue
+            if is_float(value.dtype):
+                self._closing(value).results.append(port)
+            else:
+                self._stop(value.node, "a severed discrete value leaves the function as a result", self._origin[value])
+
+    def _visit(self, node: Node) -> None:
+        if not node.inputs:
+            if node.op in ("VarHandleOp", "VariableV2", "Placeholder"):
+                self._live.update(v for v in node.used_outputs if trainable(v.dtype))
+            return
+        inner = bool(callees(node))
+        rows = () if inner else facts(node).rows
+        chosen = self.chosen.get(node, set())
+        useful = any(v in self.relevant for v in node.used_outputs)
+        soft = [i for i in range(len(node.inputs)) if useful and self._carries(node, i, rows, inner)]
+        opened: set[int] = set()
+        for i in list(soft):
+            if is_float(node.inputs[i].dtype) and (inner or i in chosen or node.inputs[i] in self._must_close):
+                self._close(node, i, soft, opened)
+        if inner:
+            if soft:
+                cuts = frozenset().union(*(self._origin[node.inputs[i]] for i in soft))
+                self._stop(node, _why_inner(node), cuts)
+            self._pass_live(node, rows, opened, inner)
+            return
+        if not chosen and not soft:
+            self._pass_live(node, rows, opened, inner)
+            return
+        self._serve(node, rows, chosen, soft, opened)
+
+    def _carries(self, node: Node, index: int, rows: tuple[tuple[int, ...] | None, ...], inner: bool) -> bool:
+        """Whether a shadow comes in at this input: a float goes only where gradients go."""
+        value = node.inputs[index]
+        if value not in self._origin or node.op in SHAPE_ONLY:
+            return False
+        if inner or not is_float(value.dtype) or index in self.chosen.get(node, ()):
+            return True
+        return bool(rows[index])
+
+    def _serve(
+        self,
+        node: Node,
+        rows: tuple[tuple[int, ...] | None, ...],
+        chosen: set[int],
+        soft: list[int],
+        opened: set[int],
+    ) -> None:
+        """A node with sources or shadows at its inputs: travel, close before it, or let its rule go on."""
+        floats = [i for i in soft if is_float(node.inputs[i].dtype)]
+        others_live = any(
+            rows[i] and (i in opened or value in self._live)
+            for i, value in enumerate(node.inputs)
+            if i not in soft and i not in chosen
+        )
+        rule: Rule | None = None
+        if not chosen and len(floats) == len(soft):
+            if others_live or not replayable(node):
+                for i in floats:
+                    self._close(node, i, soft, opened)
+                self._pass_live(node, rows, opened, False)
+                return
+        else:
+            rule = self._choose(node)
+            if others_live:
+                for i in floats:
+                    self._close(node, i, soft, opened)
+            if rule is None:
+                cuts = self._cuts(node, chosen, soft)
+                self._stop(node, f"no rule says how a surrogate goes through {node.op}", cuts)
+                self._pass_live(node, rows, opened, False)
+                return
+        self.soft[node] = dict.fromkeys(chosen, True) | dict.fromkeys(soft, False)
+        self.rule[node] = rule
+        origin = self._cuts(node, chosen, soft)
+        self._pass_live(node, rows, opened, False)
+        for value in node.used_outputs:
+            if value in self.relevant:
+                self._origin[value] = origin
+                if value in self._live and is_float(value.dtype) and (chosen or len(floats) < len(soft) or opened):
+                    self._must_close.add(value)
+
+    def _choose(self, node: Node) -> Rule | None:
+        rules = by_op().get(node.op, ())
+        wanted = self.choices.get(node.op)
+        for rule in rules:
+            if wanted is None or rule.name == wanted:
+                return rule
+        return None
+
+    def _cuts(self, node: Node, chosen: set[int], soft: list[int]) -> frozenset[Cut]:
+        return frozenset((node, i) for i in chosen).union(*(self._origin[node.inputs[i]] for i in soft))
+
+    def _pass_live(
+        self, node: Node, rows: tuple[tuple[int, ...] | None, ...], opened: set[int], inner: bool
+    ) -> None:
+        """Which outputs have a gradient path of their own from something that a user may differentiate for."""
+        for i, value in enumerate(node.inputs):
+            if value not in self._live and i not in opened:
+                continue
+            if inner:
+                self._live.update(v for v in node.used_outputs if trainable(v.dtype))
+            elif rows[i]:
+                self._live.update(node.output(port) for port in rows[i] or ())
+
+    def _close(self, node: Node, index: int, soft: list[int], opened: set[int]) -> None:
+        self._closing(node.inputs[index]).uses.append((node, index))
+        soft.remove(index)
+        opened.add(index)
+
+    def _closing(self, value: Value) -> Closing:
+        closing = self.closings.get(value)
+        if closing is None:
+            closing = self.closings[value] = Closing(value, value in self._live, cuts=self._origin[value])
+        return closing
+
+    def _stop(self, node: Node, reason: str, cuts: frozenset[Cut]) -> None:
+        self.stops.append(Stop(node.name, reason, cuts))
+
+
+def replayable(node: Node) -> bool:
+    """Whether the op can be computed once more beside itself: no state, no randomness, no function inside."""
+    signature = opdefs.get(node.op)
+    if signature is None or signature.stateful or node.op == ARGUMENT:
+        return False
+    custom = node.attr("_gradient_op_type")
+    return not (custom is not None and custom.s) and all(is_float(v.dtype) for v in node.used_outputs)
+
+
+def _why_inner(node: Node) -> str:
+    if node.op in CALLS:
+        return f"a severed discrete value enters the call {node.name!r}, which cannot be inlined"
+    return f"a severed discrete value enters the {node.op} {node.name!r}: this version repairs loops and branches from inside"

@@ -1,0 +1,73 @@
+"""Arithmetic on whole numbers that have shadows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradpass.rules.base import Rule, Site
+from gradpass.rules.lazy import tf
+from gradpass.rules.rounding import soft_round
+from gradpass.rules.shadow import Categorical, Numeric, Shadow
+
+DIVISIONS = ("FloorDiv", "FloorMod", "TruncateDiv", "TruncateMod")
+
+
+class SoftArithmetic(Rule):
+    """Sums, differences, products, extremes of whole numbers: the same op on the means of their shadows.
+
+    With one distribution and otherwise hard operands the distribution stays and its support moves, exactly; so does a
+    division, which of soft numbers becomes the smooth staircase of the quotient.
+    """
+
+    name = "soft-arithmetic"
+    ops = ("Add", "AddV2", "Sub", "Mul", "Maximum", "Minimum", "Neg", "Abs", "Square", "AddN", "Pow", *DIVISIONS)
+    hits = (
+        "tf.reduce_sum(tf.gather(c, tf.minimum(tf.argmax(v, 1) + 1, 2)))",
+        "tf.reduce_sum(tf.cast((2 * tf.argmax(v, 1) - tf.argmin(v, 1)), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.argmax(v, 1) // 2, tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.cast(8 * v, tf.int32) // 3, tf.float32))",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        count = len(site.node.inputs)
+        shadows = [site.shadow(i) for i in range(count)]
+        soft = [i for i, s in enumerate(shadows) if s is not None]
+        only = shadows[soft[0]]
+        if len(soft) == 1 and isinstance(only, Categorical) and count <= 2:
+            return only.map(lambda support: self._exact(site, soft[0], support))
+        operands = [site.numeric(i) for i in range(count)]
+        if site.node.op in DIVISIONS:
+            return Numeric(self._divided(site, *operands))
+        return Numeric(site.replay(operands)[0])
+
+    @staticmethod
+    def _exact(site: Site, place: int, support: Any) -> Any:
+        operands = [support if i == place else site.numeric(i)[..., None] for i in range(len(site.node.inputs))]
+        if site.node.op == "TruncateDiv":
+            quotient = operands[0] / operands[1]
+            return tf.sign(quotient) * tf.floor(tf.abs(quotient))
+        return site.replay(operands)[0]
+
+    @staticmethod
+    def _divided(site: Site, a: Any, b: Any) -> Any:
+        safe = tf.where(tf.equal(b, 0), tf.ones_like(b), b)
+        quotient = a / safe
+        truncates = site.node.op.startswith("Truncate")
+        shift = 0.5 * tf.sign(quotient) if truncates else 0.5 * tf.ones_like(quotient)
+        whole = soft_round(quotient - tf.stop_gradient(shift), site.knobs.temperature)
+        return a - whole * safe if site.node.op.endswith("Mod") else whole
+
+
+class SoftReduction(Rule):
+    """Reductions of whole numbers: the same reduction of the means of their shadows."""
+
+    name = "soft-reduction"
+    ops = ("Sum", "Prod", "Max", "Min", "Mean", "Cumsum")
+    hits = (
+        "tf.cast(tf.reduce_sum(tf.cast(v > 0, tf.int32)), tf.float32)",
+        "tf.reduce_sum(tf.cast(tf.reduce_max(tf.cast(4 * v, tf.int32), axis=1), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.cumsum(tf.cast(v > 0, tf.int32), axis=1), tf.float32))",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        return Numeric(site.replay([site.numeric(0), site.hard(1)])[0])

@@ -1,0 +1,191 @@
+"""What a rule is: how the shadow of an op's outputs follows from the shadows of its inputs.
+
+A rule is one class in a file of this folder: it says which ops it serves, carries examples that lose their gradient and
+are repaired (`hits`) and examples that it declines with the reason (`misses`), and its docstring is its documentation.
+Both kinds of example are expressions in a float variable `v` of shape [4, 3], a float constant `c` of shape [3, 5] and
+`tf`; the tests are made from them. A file added to this folder registers itself; there is no list of rules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal, NoReturn, Protocol
+
+from gradpass.program.graph import Node
+from gradpass.rules.lazy import tf
+from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
+
+Kind = Literal["exact", "estimator", "smooth"]
+
+
+class Decline(Exception):
+    """A rule cannot serve here; the reason reaches the user."""
+
+    def __init__(self, reason: str, node: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.node = node
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """How soft a surrogate is: temperature (relative to the spread of the op's input unless `absolute`) and kernel."""
+
+    temperature: float = 1.0
+    absolute: bool = False
+    kernel: str | None = None
+
+
+class Region(Protocol):
+    """What a site asks of the region that is being built."""
+
+    knobs: Knobs
+    dtype: Any
+
+    def shadow_of(self, node: Node, index: int) -> Shadow | None: ...
+    def hard_input(self, node: Node, index: int) -> Any: ...
+    def read_variable(self, node: Node, index: int) -> Any: ...
+    def replay(self, node: Node, inputs: list[Any]) -> list[Any]: ...
+
+
+class Site:
+    """One node in the region that is being built: its inputs, hard and shadowed, as a rule sees them."""
+
+    def __init__(self, node: Node, region: Region) -> None:
+        self.node = node
+        self.region = region
+        self.knobs = region.knobs
+        self.dtype = region.dtype
+
+    def shadow(self, index: int) -> Shadow | None:
+        """The shadow of an input; None where it has none."""
+        return self.region.shadow_of(self.node, index)
+
+    def hard(self, index: int) -> Any:
+        """An input's own value, through stop_gradient unless the mode is soft."""
+        return self.region.hard_input(self.node, index)
+
+    def variable(self, index: int) -> Any:
+        """The value of the variable whose resource is this input."""
+        return self.region.read_variable(self.node, index)
+
+    def numeric(self, index: int) -> Any:
+        """An input as a float tensor of the region's dtype: its shadow's mean, or its own value."""
+        shadow = self.shadow(index)
+        value = self.hard(index) if shadow is None else shadow.numeric()
+        return tf.cast(value, self.dtype)
+
+    def probability(self, index: int) -> Any:
+        """A bool input's chance to be true: its shadow, or 0 and 1."""
+        return self.numeric(index)
+
+    def finite(self, index: int) -> Any:
+        """`numeric` with 0 for what is not finite: a value masked by the hard graph must not turn the soft one NaN."""
+        value = self.numeric(index)
+        return tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
+
+    def weights(self, index: int, size: Any) -> Any:
+        """An index input as weights over 0 .. size-1, shape [..., size].
+
+        A Categorical gives its own; a Numeric is shared between its two neighbours (linear interpolation), so an index
+        that is an integer already keeps all its weight.
+        """
+        shadow = self.shadow(index)
+        if isinstance(shadow, Categorical):
+            return shadow.over(size)
+        position = self.numeric(index)[..., None]
+        classes = tf.cast(tf.range(size), self.dtype)
+        return tf.nn.relu(1 - tf.abs(position - classes))
+
+    def temperature(self, value: Any, axis: int | None = None) -> Any:
+        """The temperature for an input: T times its spread (all of it, or along an axis with that axis kept).
+
+        The spread is the standard deviation, 1 where it is 0, and carries no gradient; with absolute temperature, T.
+        """
+        scale = tf.cast(self.knobs.temperature, value.dtype)
+        if self.knobs.absolute:
+            return scale
+        wide = value if value.dtype == tf.float64 else tf.cast(value, tf.float32)
+        spread = tf.math.reduce_std(wide, axis=axis, keepdims=axis is not None)
+        sound = tf.logical_and(spread > 0, tf.math.is_finite(spread))
+        return scale * tf.cast(tf.stop_gradient(tf.where(sound, spread, tf.ones_like(spread))), value.dtype)
+
+    def static(self, index: int) -> Any:
+        """An input's value where the graph has it as a constant, as a numpy array; declines where it is computed."""
+        value = constant(self.node.inputs[index].node)
+        if value is None:
+            self.decline(f"its input {index} is computed at run time, and the surrogate needs to know it")
+        return value
+
+    def rank(self, index: int) -> int:
+        """An input's rank."""
+        rank: int = len(self.hard(index).shape)
+        return rank
+
+    def replay(self, inputs: list[Any]) -> list[Any]:
+        """The op itself on other tensors (of other dtypes where it allows that); one tensor an output."""
+        return self.region.replay(self.node, inputs)
+
+    def decline(self, reason: str) -> NoReturn:
+        """Ends the rule: it cannot serve here, and this is why."""
+        raise Decline(reason, self.node.name)
+
+    def output(self, value: Any) -> Shadow:
+        """A float tensor as the shadow that fits the node's first output: Probability for a bool, else Numeric."""
+        return Probability(value) if self.node.output_dtype(0) == 10 else Numeric(value)
+
+
+def constant(node: Node) -> Any:
+    """The value of a Const (through identities) as a numpy array; None for anything else."""
+    while node.op == "Identity":
+        node = node.inputs[0].node
+    return tf.make_ndarray(_tensorflow_proto(node)) if node.op == "Const" else None
+
+
+def _tensorflow_proto(node: Node) -> Any:
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+    return TensorProto.FromString(node.attr("value").tensor.SerializeToString())
+
+
+class Rule(ABC):
+    """One rule; see the module. `name` is what a user reads and types, `ops` what it serves."""
+
+    name: ClassVar[str]
+    ops: ClassVar[tuple[str, ...]]
+    kind: ClassVar[Kind] = "estimator"
+    hits: ClassVar[tuple[str, ...]] = ()
+    misses: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    @abstractmethod
+    def shadow(self, site: Site) -> Shadow | list[Shadow | None]:
+        """The shadow of the node's first output, or one for each output; raises Decline through `site.decline`."""
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """All rules, by name: every class in this folder."""
+    for module in pkgutil.iter_modules(importlib.import_module("gradpass.rules").__path__):
+        importlib.import_module(f"gradpass.rules.{module.name}")
+    found: list[Rule] = []
+    pending = list(Rule.__subclasses__())
+    while pending:
+        cls = pending.pop()
+        pending += cls.__subclasses__()
+        if not cls.__abstractmethods__:
+            found.append(cls())
+    return tuple(sorted(found, key=lambda rule: rule.name))
+
+
+@cache
+def by_op() -> dict[str, tuple[Rule, ...]]:
+    """Op -> the rules that serve it."""
+    table: dict[str, tuple[Rule, ...]] = {}
+    for rule in rules():
+        for op in rule.ops:
+            table[op] = (*table.get(op, ()), rule)
+    return table

@@ -1,0 +1,77 @@
+"""Logic: probabilities combine as those of independent events, and a choice between values mixes them."""
+
+from __future__ import annotations
+
+from gradpass.rules.base import Rule, Site
+from gradpass.rules.lazy import tf
+from gradpass.rules.shadow import Numeric, Probability, Shadow
+
+
+class ProductLogic(Rule):
+    """And is p q, or is p + q - p q, not is 1 - p: the probabilities of independent events."""
+
+    name = "product-logic"
+    ops = ("LogicalAnd", "LogicalOr", "LogicalNot")
+    hits = (
+        "tf.reduce_sum(tf.cast(tf.logical_and(v > 0, v < 1), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.logical_or(v > 0.5, tf.logical_not(v > -1.0)), tf.float32))",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        p = site.probability(0)
+        if site.node.op == "LogicalNot":
+            return Probability(1 - p)
+        q = site.probability(1)
+        return Probability(p * q if site.node.op == "LogicalAnd" else p + q - p * q)
+
+
+class AllAny(Rule):
+    """All is the product of the probabilities, any the complement of the product of their complements."""
+
+    name = "all-any"
+    ops = ("All", "Any")
+    hits = (
+        "tf.reduce_sum(tf.cast(tf.reduce_any(v > 0, axis=1), tf.float32))",
+        "tf.cast(tf.reduce_all(v > -2.0), tf.float32)",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        p = site.probability(0)
+        axis = site.hard(1)
+        keep = site.node.attr("keep_dims").b
+        if site.node.op == "All":
+            return Probability(tf.reduce_prod(p, axis=axis, keepdims=keep))
+        return Probability(1 - tf.reduce_prod(1 - p, axis=axis, keepdims=keep))
+
+
+class MixedSelect(Rule):
+    """Select by a soft condition mixes both values with the condition's probability.
+
+    Values that are not finite where they are not chosen count as 0 in the mixture, so it cannot turn NaN. With a hard
+    condition it chooses between the shadows of its values.
+    """
+
+    name = "mixed-select"
+    ops = ("Select", "SelectV2")
+    hits = (
+        "tf.reduce_sum(tf.where(v > 0, 2.0, 5.0))",
+        "tf.reduce_sum(tf.where(tf.constant([True, False, True]), tf.round(v), tf.floor(v)))",
+        "tf.reduce_sum(tf.where(v > 0, tf.math.log(tf.zeros([4, 3])), 1.0) * 0.0 + tf.where(v > 0, 1.0, 0.0))",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        a, b = site.finite(1), site.finite(2)
+        if site.shadow(0) is None:
+            return site.output(tf.where(_rows(site, site.hard(0)), a, b))
+        p = _rows(site, site.probability(0))
+        mixed = p * a + (1 - p) * b
+        return Probability(mixed) if site.node.output_dtype(0) == 10 else Numeric(mixed)
+
+
+def _rows(site: Site, condition: object) -> object:
+    """The condition with axes added behind: Select (not SelectV2) takes a vector that chooses whole rows."""
+    rank = len(condition.shape)  # type: ignore[attr-defined]
+    if site.node.op == "Select" and rank == 1:
+        for _ in range(site.rank(1) - 1):
+            condition = tf.expand_dims(condition, -1)
+    return condition

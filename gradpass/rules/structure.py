@@ -1,0 +1,85 @@
+"""Ops that move values and change none: any shadow goes through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradpass.program import opdefs
+from gradpass.rules.base import Rule, Site
+from gradpass.rules.lazy import tf
+from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
+
+
+class Carried(Rule):
+    """Reshape, transpose, slice, concat and their like do to the shadow what they do to the value.
+
+    A distribution is carried with its support where a single value comes in and nothing is put beside it; joined with
+    other values, or padded, its mean goes on.
+    """
+
+    name = "carried"
+    ops = (
+        "Identity", "Snapshot", "Reshape", "Transpose", "ExpandDims", "Squeeze", "Slice", "StridedSlice", "Tile",
+        "BroadcastTo", "ReverseV2", "Roll", "GatherNd", "EnsureShape", "ConcatV2", "Pack", "Unpack", "Split", "SplitV",
+        "Pad", "PadV2", "MirrorPad", "IdentityN", "Fill", "SpaceToDepth", "DepthToSpace", "BatchToSpaceND",
+        "SpaceToBatchND", "MatrixDiagPart", "MatrixTranspose",
+    )  # fmt: skip
+    hits = (
+        "tf.reduce_sum(tf.cast(tf.reshape(tf.transpose(v > 0), [2, 6]), tf.float32))",
+        "tf.reduce_sum(tf.gather(c, tf.concat([tf.argmax(v, 1)[1:], tf.argmin(v, 1)[:2]], 0)))",
+        "tf.reduce_sum(tf.gather(c, tf.expand_dims(tf.argmax(v, 1), 1)[::2]))",
+        "tf.reduce_sum(tf.cast(tf.stack(tf.unstack(v > 0, axis=1)), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.pad(tf.cast(v, tf.int32), [[1, 1], [0, 0]]), tf.float32))",
+    )  # fmt: skip
+    fills = ("Pad", "PadV2", "Fill", "ConcatV2", "Pack", "IdentityN")
+
+    def shadow(self, site: Site) -> Shadow | list[Shadow | None]:
+        node = site.node
+        data = self._data(site)
+        shadows = [site.shadow(i) for i in data]
+        if any(site.shadow(i) is not None for i in range(len(node.inputs)) if i not in data):
+            site.decline("a shape or position that it takes is computed from a severed value")
+        only = shadows[0]
+        if len(data) == 1 and isinstance(only, Categorical) and node.op not in self.fills:
+            return self._distribution(site, only, data[0])
+        if node.op == "IdentityN":
+            return list(shadows)
+        tensors = [site.numeric(i) if i in data else site.hard(i) for i in range(len(node.inputs))]
+        kind = Probability if node.output_dtype(0) == 10 else Numeric
+        return [kind(t) for t in site.replay(tensors)]
+
+    @staticmethod
+    def _data(site: Site) -> list[int]:
+        """The flat inputs that hold values: those that have the type of the first output."""
+        signature = opdefs.get(site.node.op)
+        assert signature is not None
+        first = signature.outputs[0]
+        found, at = [], 0
+        for arg, count in opdefs.arity(signature.inputs, site.node.attr):
+            if (arg.type_attr, arg.list_attr) == (first.type_attr, first.list_attr):
+                found += range(at, at + count)
+            at += count
+        return found
+
+    @staticmethod
+    def _distribution(site: Site, shadow: Categorical, place: int) -> list[Shadow | None]:
+        """Each weight is moved as the value is: the class axis goes in front and the op is mapped over it."""
+        if len(shadow.support.shape) != 1:
+            # The support differs from element to element, so it moves with the weights.
+            support = tf.broadcast_to(shadow.support, tf.shape(shadow.weights))
+            supports = _map_classes(site, support, place)
+        else:
+            supports = None
+        moved = _map_classes(site, shadow.weights, place)
+        return [Categorical(w, shadow.support if supports is None else supports[i]) for i, w in enumerate(moved)]
+
+
+def _map_classes(site: Site, tensor: Any, place: int) -> list[Any]:
+    others = {i: site.hard(i) for i in range(len(site.node.inputs)) if i != place}
+
+    def one(values: Any) -> list[Any]:
+        return site.replay([values if i == place else others[i] for i in range(len(site.node.inputs))])
+
+    rank = len(tensor.shape)
+    moved = tf.vectorized_map(one, tf.transpose(tensor, [rank - 1, *range(rank - 1)]))
+    return [tf.transpose(m, [*range(1, len(m.shape)), 0]) for m in moved]

@@ -1,0 +1,99 @@
+"""Thresholds: comparisons become probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradpass.rules.base import Rule, Site
+from gradpass.rules.kernels import KERNELS
+from gradpass.rules.lazy import tf
+from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
+
+ORDER = ("Greater", "GreaterEqual", "Less", "LessEqual")
+
+
+def step(site: Site, difference: Any) -> Any:
+    """The chance that `difference`, with the kernel's noise at the site's temperature, is positive."""
+    kernel = KERNELS[site.knobs.kernel or "logistic"]
+    return kernel(difference / site.temperature(difference))
+
+
+def bump(site: Site, difference: Any) -> Any:
+    """How nearly `difference` is zero: the logistic density at the site's temperature, scaled to 1 at zero."""
+    p = tf.sigmoid(difference / site.temperature(difference))
+    return 4 * p * (1 - p)
+
+
+def exact(site: Site, op: str) -> Any:
+    """The probability of a comparison with a Categorical on either side; None where neither is one."""
+    a, b = site.shadow(0), site.shadow(1)
+    compare = getattr(tf.raw_ops, op)
+    if isinstance(a, Categorical) and isinstance(b, Categorical):
+        joint = compare(x=a.support[..., :, None], y=b.support[..., None, :])
+        return tf.reduce_sum(a.weights[..., :, None] * b.weights[..., None, :] * tf.cast(joint, site.dtype), [-2, -1])
+    if isinstance(a, Categorical):
+        return a.expect(compare(x=a.support, y=site.numeric(1)[..., None]))
+    if isinstance(b, Categorical):
+        return b.expect(compare(x=site.numeric(0)[..., None], y=b.support))
+    return None
+
+
+class SmoothOrder(Rule):
+    """`a > b` becomes the chance that a - b plus the kernel's noise is positive: a sigmoid by default.
+
+    The temperature is relative to the spread of a - b. With a distribution on a side that only holds certain values (an
+    index), the probability is exact. Source for the straight-through use: Bengio, Léonard, Courville, "Estimating or
+    Propagating Gradients Through Stochastic Neurons for Conditional Computation", 2013.
+    """
+
+    name = "smooth-order"
+    ops = ORDER
+    hits = (
+        "tf.reduce_sum(tf.cast(v > 0, tf.float32))",
+        "tf.reduce_sum(tf.where(v <= 0.3, 1.0, -2.0))",
+        "tf.reduce_sum(tf.cast(tf.argmax(v, 1) < 2, tf.float32))",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        known = exact(site, site.node.op)
+        if known is not None:
+            return Probability(known)
+        difference = site.numeric(0) - site.numeric(1)
+        return Probability(step(site, difference if site.node.op.startswith("Greater") else -difference))
+
+
+class SmoothEqual(Rule):
+    """`a == b` of an index is the index's weight at b, exactly, so accuracy becomes expected accuracy.
+
+    Of two truth values it is the chance that both are true or both false; of two numbers a bump that is 1 where they meet.
+    """
+
+    name = "smooth-equal"
+    ops = ("Equal", "NotEqual")
+    hits = (
+        "tf.reduce_mean(tf.cast(tf.equal(tf.argmax(v, 1), [0, 1, 2, 0]), tf.float32))",
+        "tf.reduce_mean(tf.cast(tf.not_equal(tf.argmax(v, 1), tf.argmin(v, 1)), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.equal(v > 0, tf.constant([True, False, True])), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.equal(tf.round(v), 1.0), tf.float32))",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        same = exact(site, "Equal")
+        if same is None:
+            a, b = site.numeric(0), site.numeric(1)
+            if isinstance(site.shadow(0) or site.shadow(1), Probability):
+                same = a * b + (1 - a) * (1 - b)
+            else:
+                same = bump(site, a - b)
+        return Probability(same if site.node.op == "Equal" else 1 - same)
+
+
+class SmoothSign(Rule):
+    """The sign becomes the kernel's distribution function stretched from -1 to 1: 2 F(x / T) - 1."""
+
+    name = "smooth-sign"
+    ops = ("Sign",)
+    hits = ("tf.reduce_sum(tf.sign(v))",)
+
+    def shadow(self, site: Site) -> Shadow:
+        return Numeric(2 * step(site, site.numeric(0)) - 1)
