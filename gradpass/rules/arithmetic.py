@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradpass.flow.facts import is_float
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.lazy import tf
 from gradpass.rules.rounding import soft_round
@@ -23,9 +24,9 @@ class SoftArithmetic(Rule):
     ops = ("Add", "AddV2", "Sub", "Mul", "Maximum", "Minimum", "Neg", "Abs", "Square", "AddN", "Pow", *DIVISIONS)
     hits = (
         "tf.reduce_sum(tf.gather(c, tf.minimum(tf.argmax(v, 1) + 1, 2)))",
-        "tf.reduce_sum(tf.cast((2 * tf.argmax(v, 1) - tf.argmin(v, 1)), tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.argmax(v, 1) // 2, tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.cast(8 * v, tf.int32) // 3, tf.float32))",
+        "tf.reduce_sum(tf.cast((2 * tf.argmax(v, 1) - tf.argmin(v, 1)), f))",
+        "tf.reduce_sum(tf.cast(tf.argmax(v, 1) // 2, f))",
+        "tf.reduce_sum(tf.cast(tf.cast(8 * v, tf.int32) // 3, f))",
     )
 
     def shadow(self, site: Site) -> Shadow:
@@ -52,8 +53,10 @@ class SoftArithmetic(Rule):
     def _divided(site: Site, a: Any, b: Any) -> Any:
         safe = tf.where(tf.equal(b, 0), tf.ones_like(b), b)
         quotient = a / safe
-        truncates = site.node.op.startswith("Truncate")
-        shift = 0.5 * tf.sign(quotient) if truncates else 0.5 * tf.ones_like(quotient)
+        # Quotients of whole numbers lie 1 / |b| apart: the stair's edge goes half way between two of them, on none.
+        whole_numbers = not is_float(site.node.inputs[0].dtype)
+        half = 0.5 - 0.5 / tf.abs(safe) if whole_numbers else 0.5 * tf.ones_like(quotient)
+        shift = half * tf.sign(quotient) if site.node.op.startswith("Truncate") else half
         whole = soft_round(quotient - tf.stop_gradient(shift), site.knobs.temperature)
         return a - whole * safe if site.node.op.endswith("Mod") else whole
 
@@ -64,9 +67,9 @@ class SoftReduction(Rule):
     name = "soft-reduction"
     ops = ("Sum", "Prod", "Max", "Min", "Mean", "Cumsum")
     hits = (
-        "tf.cast(tf.reduce_sum(tf.cast(v > 0, tf.int32)), tf.float32)",
-        "tf.reduce_sum(tf.cast(tf.reduce_max(tf.cast(4 * v, tf.int32), axis=1), tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.cumsum(tf.cast(v > 0, tf.int32), axis=1), tf.float32))",
+        "tf.cast(tf.reduce_sum(tf.cast(v > 0, tf.int32)), f)",
+        "tf.reduce_sum(tf.cast(tf.reduce_max(tf.cast(4 * v, tf.int32), axis=1), f))",
+        "tf.reduce_sum(tf.cast(tf.cumsum(tf.cast(v > 0, tf.int32), axis=1), f))",
     )
 
     def shadow(self, site: Site) -> Shadow:

@@ -20,11 +20,11 @@ class SoftmaxArgmax(Rule):
     name = "softmax-argmax"
     ops = ("ArgMax", "ArgMin")
     hits = (
-        "tf.reduce_sum(tf.cast(tf.argmax(v, 1), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.argmax(v, 1), f))",
         "tf.reduce_sum(tf.gather(c, tf.argmin(v, 1)))",
-        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 0), 4) * 0.5, axis=0)",
+        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 0), 4, dtype=f) * 0.5, axis=0)",
     )
-    misses = (("tf.cast(tf.argmax(v, tf.cast(tf.reduce_sum(tf.ones([1])), tf.int32)), tf.float32)", "computed at run time"),)
+    misses = (("tf.cast(tf.argmax(v, tf.cast(tf.reduce_sum(tf.ones([1])), tf.int32)), f)", "computed at run time"),)
 
     def shadow(self, site: Site) -> Shadow:
         axis = int(site.static(1))
@@ -43,9 +43,9 @@ class SoftOneHot(Rule):
     name = "soft-one-hot"
     ops = ("OneHot",)
     hits = (
-        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3) @ c)",
-        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0) @ tf.ones([4, 2]))",
-        "tf.reduce_sum(tf.one_hot(tf.cast(v, tf.int32), 4) * tf.range(4.0))",
+        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, dtype=f) @ c)",
+        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0, dtype=f) @ tf.ones([4, 2], f))",
+        "tf.reduce_sum(tf.one_hot(tf.cast(v, tf.int32), 4, dtype=f) * tf.range(4, dtype=f))",
     )
 
     def shadow(self, site: Site) -> Shadow:
@@ -73,8 +73,8 @@ class ExpectedGather(Rule):
     hits = (
         "tf.reduce_sum(tf.gather(c, tf.argmax(v, 1)))",
         "tf.reduce_sum(tf.gather(tf.transpose(c), tf.argmax(v, 1), axis=1))",
-        "tf.reduce_sum(tf.gather(tf.ones([4, 3, 2]) * v[:, :, None], tf.argmax(v, 1), batch_dims=1))",
-        "tf.reduce_sum(tf.cast(tf.gather(tf.constant([7, 5, 1]), tf.argmax(v, 1)) > 4, tf.float32))",
+        "tf.reduce_sum(tf.gather(tf.reshape(tf.range(12, dtype=f) ** 2, [4, 3]), tf.argmax(v, 1), batch_dims=1))",
+        "tf.reduce_sum(tf.cast(tf.gather(tf.constant([7, 5, 1]), tf.argmax(v, 1)) > 4, f))",
     )
 
     def shadow(self, site: Site) -> Shadow:

@@ -13,8 +13,8 @@ class ProductLogic(Rule):
     name = "product-logic"
     ops = ("LogicalAnd", "LogicalOr", "LogicalNot")
     hits = (
-        "tf.reduce_sum(tf.cast(tf.logical_and(v > 0, v < 1), tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.logical_or(v > 0.5, tf.logical_not(v > -1.0)), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.logical_and(v > 0, v < 1), f))",
+        "tf.reduce_sum(tf.cast(tf.logical_or(v > 0.5, tf.logical_not(v > -1.0)), f))",
     )
 
     def shadow(self, site: Site) -> Shadow:
@@ -31,8 +31,8 @@ class AllAny(Rule):
     name = "all-any"
     ops = ("All", "Any")
     hits = (
-        "tf.reduce_sum(tf.cast(tf.reduce_any(v > 0, axis=1), tf.float32))",
-        "tf.cast(tf.reduce_all(v > -2.0), tf.float32)",
+        "tf.reduce_sum(tf.cast(tf.reduce_any(v > 0, axis=1), f))",
+        "tf.cast(tf.reduce_all(v > -2.0), f)",
     )
 
     def shadow(self, site: Site) -> Shadow:
@@ -54,9 +54,9 @@ class MixedSelect(Rule):
     name = "mixed-select"
     ops = ("Select", "SelectV2")
     hits = (
-        "tf.reduce_sum(tf.where(v > 0, 2.0, 5.0))",
+        "tf.reduce_sum(tf.where(v > 0, tf.constant(2.0, f), tf.constant(5.0, f)))",
         "tf.reduce_sum(tf.where(tf.constant([True, False, True]), tf.round(v), tf.floor(v)))",
-        "tf.reduce_sum(tf.where(v > 0, tf.math.log(tf.zeros([4, 3])), 1.0) * 0.0 + tf.where(v > 0, 1.0, 0.0))",
+        "tf.reduce_sum(tf.where(v > 9, tf.constant(float('inf'), f), tf.constant(2.0, f)))",
     )
 
     def shadow(self, site: Site) -> Shadow:

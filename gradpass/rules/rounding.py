@@ -49,9 +49,9 @@ class SoftCast(Rule):
     name = "soft-cast"
     ops = ("Cast",)
     hits = (
-        "tf.reduce_sum(tf.cast(tf.cast(v, tf.int32), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.cast(v, tf.int32), f))",
         "tf.reduce_sum(tf.gather(c[:, 0], tf.cast(v > 0, tf.int32)))",
-        "tf.reduce_sum(tf.cast(tf.cast(v, tf.bool), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.cast(v, tf.bool), f))",
     )
 
     def shadow(self, site: Site) -> Shadow:

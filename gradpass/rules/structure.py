@@ -25,11 +25,11 @@ class Carried(Rule):
         "SpaceToBatchND", "MatrixDiagPart", "MatrixTranspose",
     )  # fmt: skip
     hits = (
-        "tf.reduce_sum(tf.cast(tf.reshape(tf.transpose(v > 0), [2, 6]), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.reshape(tf.transpose(v > 0), [2, 6]), f))",
         "tf.reduce_sum(tf.gather(c, tf.concat([tf.argmax(v, 1)[1:], tf.argmin(v, 1)[:2]], 0)))",
         "tf.reduce_sum(tf.gather(c, tf.expand_dims(tf.argmax(v, 1), 1)[::2]))",
-        "tf.reduce_sum(tf.cast(tf.stack(tf.unstack(v > 0, axis=1)), tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.pad(tf.cast(v, tf.int32), [[1, 1], [0, 0]]), tf.float32))",
+        "tf.reduce_sum(tf.cast(tf.stack(tf.unstack(v > 0, axis=1)), f))",
+        "tf.reduce_sum(tf.cast(tf.pad(tf.cast(v, tf.int32), [[1, 1], [0, 0]]), f))",
     )  # fmt: skip
     fills = ("Pad", "PadV2", "Fill", "ConcatV2", "Pack", "IdentityN")
 
@@ -72,6 +72,17 @@ class Carried(Rule):
             supports = None
         moved = _map_classes(site, shadow.weights, place)
         return [Categorical(w, shadow.support if supports is None else supports[i]) for i, w in enumerate(moved)]
+
+
+class Meant(Rule):
+    """A gradient that somebody stopped on purpose stays stopped."""
+
+    name = "stopped-on-purpose"
+    ops = ("StopGradient", "PreventGradient")
+    misses = (("tf.reduce_sum(tf.stop_gradient(v) ** 2)", "on purpose"),)
+
+    def shadow(self, site: Site) -> Shadow:
+        site.decline("the gradient is stopped on purpose (tf.stop_gradient); remove that call if it should flow")
 
 
 def _map_classes(site: Site, tensor: Any, place: int) -> list[Any]:

@@ -49,9 +49,9 @@ class SmoothOrder(Rule):
     name = "smooth-order"
     ops = ORDER
     hits = (
-        "tf.reduce_sum(tf.cast(v > 0, tf.float32))",
-        "tf.reduce_sum(tf.where(v <= 0.3, 1.0, -2.0))",
-        "tf.reduce_sum(tf.cast(tf.argmax(v, 1) < 2, tf.float32))",
+        "tf.reduce_sum(tf.cast(v > 0, f))",
+        "tf.reduce_sum(tf.where(v <= 0.3, tf.constant(1.0, f), tf.constant(-2.0, f)))",
+        "tf.reduce_sum(tf.cast(tf.argmax(v, 1) < 2, f))",
     )
 
     def shadow(self, site: Site) -> Shadow:
@@ -71,10 +71,10 @@ class SmoothEqual(Rule):
     name = "smooth-equal"
     ops = ("Equal", "NotEqual")
     hits = (
-        "tf.reduce_mean(tf.cast(tf.equal(tf.argmax(v, 1), [0, 1, 2, 0]), tf.float32))",
-        "tf.reduce_mean(tf.cast(tf.not_equal(tf.argmax(v, 1), tf.argmin(v, 1)), tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.equal(v > 0, tf.constant([True, False, True])), tf.float32))",
-        "tf.reduce_sum(tf.cast(tf.equal(tf.round(v), 1.0), tf.float32))",
+        "tf.reduce_mean(tf.cast(tf.equal(tf.argmax(v, 1), [0, 1, 2, 0]), f))",
+        "tf.reduce_mean(tf.cast(tf.not_equal(tf.argmax(v, 1), tf.argmin(v, 1)), f))",
+        "tf.reduce_sum(tf.cast(tf.equal(v > 0, tf.constant([True, False, True])), f))",
+        "tf.reduce_sum(tf.cast(tf.equal(tf.round(v), 1.0), f))",
     )
 
     def shadow(self, site: Site) -> Shadow:
