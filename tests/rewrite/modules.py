@@ -132,6 +132,26 @@ class SideEffects(tf.Module):
         return tf.one_hot(index, 4) * self.count
 
 
+class ReadsAfterAssign(tf.Module):
+    """A call that must wait for an assignment before it: its first node reads what was assigned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = variable("w", 3, 4)
+        self.bias = tf.Variable([0.0, 0.0, 0.0, 0.0], trainable=False, name="bias")
+
+    @tf.function
+    def choose(self, x: Any) -> Any:
+        return tf.argmax(x @ self.w + self.bias, 1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+    def serve(self, x: Any) -> Any:
+        self.bias.assign([0.0, 0.0, 0.0, 1e6])
+        index = self.choose(x)
+        self.bias.assign([0.0, 0.0, 0.0, 0.0])
+        return tf.one_hot(index, 4)
+
+
 class ReluMask(tf.Module):
     """A mask that starves nobody, an accuracy branch that nobody needs, and one real cut."""
 
@@ -160,7 +180,7 @@ class LookedUpVariable(tf.Module):
         return tf.nn.embedding_lookup(self.table, tf.argmax(x @ self.w, 1))
 
 
-EVERY = (NestedCalls, InsideWhile, InsideBranch, TwoThresholds, TwoLayers, SharedFunction, SideEffects, ReluMask, LookedUpVariable)  # fmt: skip
+EVERY = (NestedCalls, InsideWhile, InsideBranch, TwoThresholds, TwoLayers, SharedFunction, SideEffects, ReadsAfterAssign, ReluMask, LookedUpVariable)  # fmt: skip
 
 
 def inputs(module: tf.Module, seed: int = 0) -> dict[str, Any]:

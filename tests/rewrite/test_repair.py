@@ -18,6 +18,7 @@ from tests.rewrite.modules import (
     InsideWhile,
     LookedUpVariable,
     NestedCalls,
+    ReadsAfterAssign,
     ReluMask,
     SideEffects,
     TwoLayers,
@@ -116,6 +117,19 @@ def test_inlined_side_effects_happen_once_and_in_order(tmp_path: Path) -> None:
         output = case.run(case.fixed, 0)["output_0"]
         assert output.max() == run
         assert case.fixed.count.numpy() == run
+
+
+def test_inlined_body_waits_for_what_its_call_waited_for(tmp_path: Path) -> None:
+    """Every row chooses the last column, because the assignment comes before the read inside the call."""
+    case = Case(tmp_path, ReadsAfterAssign)
+    assert case.repair.inlined
+    for run in range(20):
+        assert case.run(case.fixed, run)["output_0"][:, 3].all()
+    assert not case.fixed.bias.numpy().any()
+    (function,) = (read(case.path).program.function(name) for name in case.repair.inlined)
+    (call,) = next(iter(case.repair.inlined.values()))
+    reads = [n for n in function.nodes if n.op == "ReadVariableOp" and n.name.startswith(f"{call}/") and not n.controls]
+    assert not reads
 
 
 def test_result_trains_and_saves_again(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Check 3: what the plan promised, asked of TensorFlow: the gradient is there, finite and not zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from gradpass.crosscheck.check import Check, Skip, judged
+from gradpass.crosscheck.load import Loaded, Signature
+from gradpass.crosscheck.values import Sample
+
+# A surrogate can be zero by data (a unit that is off, a tie), seldom for several random inputs and cotangents.
+COTANGENTS = 2
+
+
+def check_promises(
+    name: str, loaded: Loaded, signature: Signature, promised: list[str], samples: list[Sample], seed: int
+) -> Check:
+    """Differentiates the signature under an eager tape; every promised variable must get something.
+
+    Cotangents are random. Ones would not do: the sum of a softmax is constant.
+    """
+    rng = np.random.default_rng(seed)
+    wanted = Counter(promised)
+    flowing: dict[str, set[int]] = {target: set() for target in wanted}
+    seen: dict[str, str] = dict.fromkeys(wanted, "is no variable or input of this signature")
+    for sample in (s for s in samples if not s.edge for _ in range(COTANGENTS)):
+        for target, gradients in _gradients(loaded, signature, wanted, sample, rng).items():
+            for i, gradient in enumerate(gradients):
+                answer = _answer(gradient)
+                if answer == "flows":
+                    flowing[target].add(i)
+                elif i not in flowing[target]:
+                    seen[target] = answer
+        if not any(len(flowing[target]) < n for target, n in wanted.items()):
+            break
+    starved = {target: n - len(flowing[target]) for target, n in wanted.items() if len(flowing[target]) < n}
+    told = ", ".join(f"{target} ({seen[target]})" for target in starved)
+    return judged(name, float(sum(starved.values())), 0.0, told)
+
+
+def _gradients(
+    loaded: Loaded, signature: Signature, wanted: Counter[str], sample: Sample, rng: np.random.Generator
+) -> dict[str, list[Any]]:
+    """The gradients of one sample by promised name; of all variables of that name, if several have it."""
+    import tensorflow as tf
+
+    sources = {target: _sources(loaded, signature, target, sample.inputs) for target in wanted}
+    with tf.GradientTape() as tape:
+        tape.watch([source for found in sources.values() for source in found])
+        outputs = signature.call(sample.inputs)
+        loss = tf.constant(0.0, tf.float64)
+        for value in outputs.values():
+            if value.dtype.is_floating or value.dtype.is_complex:
+                # Differences of outputs that are large and alike must not drown in the sum.
+                cotangent = tf.cast(rng.standard_normal(value.shape), value.dtype)
+                loss += tf.cast(tf.math.real(tf.reduce_sum(value * cotangent)), tf.float64)
+    gradients: dict[str, list[Any]] = tape.gradient(loss, sources)
+    return gradients
+
+
+def _sources(loaded: Loaded, signature: Signature, target: str, inputs: dict[str, Any]) -> list[Any]:
+    """What a promised name means: variables of that name, else the object of that path, else an input."""
+    named = [v for v in signature.variables if v.name.rpartition(":")[0] == target]
+    if named:
+        return named
+    found: Any = loaded.root
+    for part in target.split("/"):
+        found = getattr(found, part, None)
+    if found is not None:
+        return [found]
+    if target in inputs:
+        return [inputs[target]]
+    if hasattr(loaded.root, "prune"):  # the mark of a TensorFlow 1 graph
+        raise Skip(
+            f"TensorFlow 2 gives no access to {target}, a reference variable of TensorFlow 1, for a tape to watch"
+        )
+    return []
+
+
+def _answer(gradient: Any) -> str:
+    if gradient is None:
+        return "None"
+    values = np.asarray(getattr(gradient, "values", gradient))
+    if not np.isfinite(values.astype(np.complex128)).all():
+        return "not finite"
+    return "flows" if np.any(values != 0) else "zero"

@@ -1,0 +1,123 @@
+"""Runs all checks that apply to a pair of models, whatever happens in one of them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from gradpass.crosscheck.check import Check, Disagreement, Skip, attempt, guarded
+from gradpass.crosscheck.gradients import check_promises
+from gradpass.crosscheck.load import Loaded, Signature, load_plain
+from gradpass.crosscheck.onnx_export import onnx_checks
+from gradpass.crosscheck.values import Sample, compare_values, run_both
+
+Mode = Literal["straight-through", "soft"]
+
+VALUES, ONNX, VERDICT = ["values"], ["onnx-original", "onnx-fixed"], ["verdict"]
+
+
+def crosscheck(
+    original: Path,
+    fixed: Path,
+    *,
+    entries: list[str],
+    promised: dict[str, list[str]],
+    mode: Mode,
+    samples: int = 8,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Check]:
+    """Checks a written model against its original, entry by entry: values, ONNX export, promised gradients.
+
+    `promised` says for an entry which variables must have a gradient now. A check's name carries the entry's where
+    there are several.
+    """
+    checks: list[Check] = []
+    with _quiet():
+        progress("cross-check: loading both models")
+        loaded = attempt(lambda: (load_plain(original), load_plain(fixed)))
+        for entry in entries:
+            if loaded.value is None:
+                answers = [Check(name, "failed", reason=loaded.reason) for name in VALUES + ONNX + VERDICT]
+            else:
+                pair = _Pair(original, *loaded.value, entry, samples, seed)
+                answers = pair.checks(promised.get(entry, []), mode, progress)
+            suffix = f" of {entry}" if len(entries) > 1 else ""
+            checks += [replace(check, name=check.name + suffix) for check in answers]
+    return checks
+
+
+class _Pair:
+    """One entry of both models."""
+
+    def __init__(self, path: Path, original: Loaded, fixed: Loaded, entry: str, samples: int, seed: int) -> None:
+        self.path = path
+        self.original = original
+        self.fixed = fixed
+        self.entry = entry
+        self.samples = samples
+        self.seed = seed
+
+    def checks(self, promised: list[str], mode: Mode, progress: Callable[[str], None]) -> list[Check]:
+        """All checks of this entry, in the order in which they are told."""
+        kept: list[Sample] = []
+        progress(f"cross-check: values of {self.entry}")
+        values = guarded(VALUES, lambda: [self._values(mode, kept)])
+        if values[0].status == "failed" and attempt(self._varies).value:
+            reason = "the original itself gives other outputs after each load (random ops, or sums in varying order)"
+            values = [replace(values[0], status="skipped", reason=reason)]
+
+        def verdict() -> list[Check]:
+            if not promised:
+                raise Skip("the plan promises no gradient to this entry")
+            after = _signature(self.fixed, self.entry, "fixed model")
+            return [check_promises(VERDICT[0], self.fixed, after, promised, self._needed(kept, values), self.seed)]
+
+        def onnx() -> list[Check]:
+            before = _signature(self.original, self.entry, "original")
+            after = _signature(self.fixed, self.entry, "fixed model")
+            return onnx_checks(ONNX, before, after, self._needed(kept, values))
+
+        progress(f"cross-check: ONNX export of {self.entry}")
+        exports = guarded(ONNX, onnx)
+        progress(f"cross-check: promised gradients of {self.entry}")
+        return values + exports + guarded(VERDICT, verdict)
+
+    def _values(self, mode: Mode, kept: list[Sample]) -> Check:
+        before = _signature(self.original, self.entry, "original")
+        after = _signature(self.fixed, self.entry, "fixed model")
+        return compare_values(VALUES[0], mode == "soft", run_both(before, after, self.samples, self.seed), kept)
+
+    def _varies(self) -> bool:
+        """Whether two loads of the original already differ where the fixed model did."""
+        one, two = (_signature(load_plain(self.path), self.entry, "original") for _ in range(2))
+        return compare_values("", False, run_both(one, two, self.samples, self.seed), []).status == "failed"
+
+    def _needed(self, kept: list[Sample], values: list[Check]) -> list[Sample]:
+        if not kept:
+            raise Skip(f"there is no input to check with: {values[0].reason}")
+        return kept
+
+
+def _signature(loaded: Loaded, entry: str, whose: str) -> Signature:
+    if entry not in loaded.signatures:
+        raise Disagreement(f"the {whose} has no entry {entry!r}; it has {', '.join(loaded.signatures) or 'none'}")
+    return loaded.signatures[entry]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what TensorFlow and tf2onnx log and warn of from the terminal: what matters of it is in the reasons."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
