@@ -1,9 +1,10 @@
 """Tells what an op's gradient function gives each input: nothing, zeros, or a gradient of which outputs.
 
-`edges.json` is probed from TensorFlow's gradient registry by `scripts/probe_edges.py`. An input argument's entry is None (the
-function returns None for it) or a string with one character an output argument: `f` the gradient depends on the
-cotangent of that output, `0` it is a tensor that does not, `d` as `f` between two lists of equal length of which element i
-belongs to element i only (IdentityN). An op that the table does not have has no gradient registered: asking raises LookupError.
+`edges.json` is probed from TensorFlow's gradient registry by `scripts/probe_edges.py`. An input argument's entry is
+None (the function returns None for it) or a string with one character an output argument: `f` the gradient depends on
+the cotangent of that output, `0` it is a tensor that does not, `d` as `f` between two lists of equal length of which
+element i belongs to element i only (IdentityN). An op that the table does not have has no gradient registered: asking
+raises LookupError.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ from gradpass.program import opdefs
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 Edges = tuple[str | None, ...]  # by input argument, in the order of the op's signature
 Kind = Literal["function", "not-differentiable", "call"]
+# "sizes": it raises where no size is known; "batch": also where only the first one is not.
+Need = Literal["rank", "sizes", "batch"]
 
 
 class Case(NamedTuple):
-    """What holds where every attribute of `when` has one of the values given: edges, or what the function raises."""
+    """What holds where every attribute of `when` has one of the values given.
+
+    `raises` is what the function raises; `edges` are None then, unless it answers under TensorFlow 1's control flow.
+    """
 
     when: dict[str, frozenset[Any]]
     edges: Edges | None
@@ -46,12 +52,14 @@ class EdgeTable:
         self._cases: dict[str, list[Case]] = {}
 
     def kind(self, op: str) -> Kind | None:
-        """How TensorFlow differentiates the op; None where it has no gradient registered (asking raises LookupError)."""
-        row = self._rows.get(op)
-        return row["kind"] if row is not None else None
+        """How TensorFlow differentiates the op; None where no gradient is registered (asking raises LookupError)."""
+        return self.row(op).get("kind")
 
     def edges(self, op: str, attr: AttrOf) -> Edges | None:
-        """What each input argument gets; None where there is no gradient function or it raises."""
+        """What each input argument gets; None where there is no gradient function or it raises.
+
+        TensorArrays (TF1) have edges and `raises` both: TensorFlow 2 raises where TensorFlow 1 follows these edges.
+        """
         simple = self._simple.get(op)
         if simple is not None:
             return simple
@@ -59,31 +67,37 @@ class EdgeTable:
         return case.edges if case else None
 
     def raises(self, op: str, attr: AttrOf) -> str | None:
-        """What a registered gradient function raises whatever its cotangents are ("LookupError: ..."), None if it does not."""
-        if op in self._simple:
-            return None
+        """What a registered gradient function raises whatever it is given ("LookupError: ..."), None if it does not."""
         case = self._case(op, attr)
         return case.raises if case else None
 
+    def needs(self, op: str) -> Need | None:
+        """What must be known statically of the inputs lest the function raises: their rank, sizes, or all sizes."""
+        return self.row(op).get("needs")
+
     def how(self, op: str) -> str | None:
-        """How the row was obtained: the probed node, or the reason of an entry written by hand."""
-        row = self._rows.get(op)
-        return row.get("how") if row is not None else None
+        """How the row was obtained: the probed nodes, or the reason of an entry written by hand."""
+        return self.row(op).get("how")
 
     def names(self) -> list[str]:
         """All ops of the table, in alphabetic order."""
         return list(self._rows)
 
-    def _case(self, op: str, attr: AttrOf) -> Case | None:
+    def row(self, op: str) -> dict[str, Any]:
+        """The row as it stands in the file; empty for an op without one."""
+        return self._rows.get(op, {})
+
+    def cases(self, op: str) -> list[Case]:
+        """All cases of an op, of which the first that applies holds; empty unless its kind is "function"."""
         cases = self._cases.get(op)
         if cases is None:
-            row = self._rows.get(op)
-            if row is None or "cases" not in row:
-                return None
-            cases = self._cases[op] = [_case(op, case) for case in row["cases"]]
+            cases = self._cases[op] = [_case(op, case) for case in self.row(op).get("cases", ())]
             if len(cases) == 1 and not cases[0].when and cases[0].edges is not None:
                 self._simple[op] = cases[0].edges
-        return next((case for case in cases if case.applies(op, attr)), None)
+        return cases
+
+    def _case(self, op: str, attr: AttrOf) -> Case | None:
+        return next((case for case in self.cases(op) if case.applies(op, attr)), None)
 
 
 @cache
@@ -92,23 +106,23 @@ def table(version: str | None = None) -> EdgeTable:
     rows = json.loads(Path(__file__).with_name("edges.json").read_bytes())
     if version is not None and version != rows["version"]:
         raise GradpassError(
-            f"no gradient edge table for TensorFlow {version}, only for {rows['version']}: make one with scripts/probe_edges.py"
+            f"there is no gradient edge table for TensorFlow {version}, only one for {rows['version']}: "
+            "make it with scripts/probe_edges.py"
         )
     return EdgeTable(rows)
 
 
 def _case(op: str, row: dict[str, Any]) -> Case:
     when = {name: frozenset(values) for name, values in row.get("when", {}).items()}
-    if "raises" in row:
-        return Case(when, None, row["raises"])
     signature = opdefs.get(op)
     if signature is None:
         raise KeyError(op)
-    return Case(when, tuple(row["edges"][arg.name] for arg in signature.inputs), None)
+    facts = row.get("edges")
+    return Case(when, None if facts is None else tuple(facts[arg.name] for arg in signature.inputs), row.get("raises"))
 
 
 def _value(op: str, attr: AttrOf, name: str) -> Any:
-    """An attribute as edges.json writes it: a DataType's name, a text, an integer or a bool; None where it is missing."""
+    """An attribute as edges.json writes it: a DataType's name, a text, an integer or a bool; None if missing."""
     value = attr(name)
     if value is None:
         signature = opdefs.get(op)

@@ -1,7 +1,7 @@
 """Tells the arguments, dtypes and attribute defaults of every TensorFlow op without importing TensorFlow.
 
-`ops.json` is written by `scripts/probe_edges.py` from the op registry. A signature is one line there and is parsed when its
-op is first asked for, so that loading the file costs about a millisecond.
+`ops.json` is written by `scripts/probe_edges.py` from the op registry. A signature is one line there and is parsed when
+its op is first asked for, so that loading the file costs a few milliseconds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 class Arg(NamedTuple):
     """One argument of an op: a tensor, `number_attr` tensors of one dtype, or as many as `list_attr` has types.
 
-    The dtype (a DataType number) is either fixed or that of the attribute `type_attr`; `ref` tells a reference to such a
-    tensor (TF1 variables), whose dtype is given here as that of the tensor.
+    The dtype (a DataType number) is either fixed or that of the attribute `type_attr`; `ref` tells a reference to such
+    a tensor (TF1 variables), whose dtype is given here as that of the tensor.
     """
 
     name: str
@@ -58,14 +58,14 @@ class OpSig:
 
     __slots__ = ("_defaults", "fixed_inputs", "fixed_outputs", "inputs", "name", "outputs", "stateful")
 
-    def __init__(self, name: str, inputs: str, outputs: str, stateful: bool, defaults: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, name: str, inputs: str, outputs: str, stateful: bool, defaults: dict[str, Any]) -> None:
         self.name = name
         self.inputs = tuple(_parse_arg(text) for text in inputs.split())
         self.outputs = tuple(_parse_arg(text) for text in outputs.split())
         self.stateful = stateful
         self.fixed_inputs = all(arg.single for arg in self.inputs)
         self.fixed_outputs = all(arg.single for arg in self.outputs)
-        self._defaults: dict[str, Any] = defaults
+        self._defaults = defaults
 
     def default(self, attr: str) -> Any:
         """The attribute's default as an AttrValue, None where it has none. Shared: do not change it."""

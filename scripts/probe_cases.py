@@ -1,0 +1,175 @@
+"""Finds on which attributes an op's edges depend, and writes the facts as the fewest cases."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from edge_overrides import HINTS
+from probe_build import Attempt, AttrDef, Attrs, AttrValue, OpDef, Spec, attempts, hinted, type_values
+from probe_facts import Facts, Inexpressible, Raised, Unbuilt, probe
+from tensorflow.core.framework import types_pb2
+from tensorflow.python.framework import dtypes
+
+LIMIT = 200  # attempts by trial for a first node
+MORE = 60  # attempts for others behind it
+HOPELESS = 60  # nodes that raised, and none that did not
+WANTED = 4  # nodes of different shapes that must agree
+VARIED = 2  # how many of these stand for an op when its attributes and what is known of its shapes are varied
+MOST_COMBINATIONS = 1200
+
+Outcome = Facts | Raised
+Case = dict[str, Any]
+
+
+def nodes(op: OpDef) -> tuple[list[tuple[Attempt, Facts]], Counter[Raised]]:
+    """The first attempts that succeed, and what gradient functions raised at other ones."""
+    found: list[tuple[Attempt, Facts]] = []
+    raised: Counter[Raised] = Counter()
+    hint = HINTS.get(op.name)
+    limit = LIMIT
+    for i, attempt in enumerate([hinted(op, hint.inputs, hint.attrs)] if hint else attempts(op, LIMIT)):
+        if i == limit:
+            break
+        try:
+            answer = probe(op, attempt)
+        except Unbuilt:
+            continue
+        if isinstance(answer, Raised):
+            raised[answer] += 1
+            if not found and raised.total() == HOPELESS:
+                break
+        else:
+            limit = limit if found else min(LIMIT, i + MORE)
+            found.append((attempt, answer))
+            if len(found) == WANTED:
+                break
+    if len({facts for _, facts in found}) > 1:
+        raise Inexpressible(f"{op.name}: the facts depend on shapes: {sorted({str(f) for _, f in found})}")
+    return found, raised
+
+
+def cases(op: OpDef, found: list[tuple[Attempt, Facts]]) -> list[Case]:
+    """The cases of an op, first match wins, the last one without a condition."""
+    base = found[0][1]
+    kept = HINTS[op.name].keep if op.name in HINTS else ()
+    values = {a.name: v for a in op.attr if a.name not in kept and len(v := _values(a)) > 1}
+    singles = {name: [_outcome(op, found, {name: v}) for v in options] for name, options in values.items()}
+    relevant = [name for name, outcomes in singles.items() if any(o not in (base, None) for o in outcomes)]
+    if not relevant:
+        return [_case(op, {}, base)]
+    axes = [values[name] for name in relevant]
+    total = 1
+    for axis in axes:
+        total *= len(axis)
+    if total > MOST_COMBINATIONS:
+        raise Inexpressible(f"{op.name}: {total} combinations of {relevant}")
+    table = {
+        index: _outcome(op, found, {n: axes[k][index[k]] for k, n in enumerate(relevant)}) or base
+        for index in itertools.product(*(range(len(axis)) for axis in axes))
+    }
+    return _compressed(op, relevant, axes, table)
+
+
+def _compressed(
+    op: OpDef, names: list[str], axes: list[list[Any]], table: dict[tuple[int, ...], Outcome]
+) -> list[Case]:
+    """Values that make no difference between each other share a case; the most frequent outcome comes last."""
+    classes: list[list[list[int]]] = []
+    for k, axis in enumerate(axes):
+        groups: dict[tuple[Outcome, ...], list[int]] = {}
+        for value in range(len(axis)):
+            column = tuple(outcome for index, outcome in table.items() if index[k] == value)
+            groups.setdefault(column, []).append(value)
+        classes.append(list(groups.values()))
+    usual = Counter(o for o in table.values() if not isinstance(o, Raised)).most_common(1)[0][0]
+    out = []
+    for group in itertools.product(*classes):
+        outcome = table[tuple(members[0] for members in group)]
+        if outcome != usual:
+            when = {n: sorted(_plain(axes[k][m]) for m in group[k]) for k, n in enumerate(names) if len(classes[k]) > 1}
+            out.append(_case(op, when, outcome))
+    return [*out, _case(op, {}, usual)]
+
+
+def _case(op: OpDef, when: dict[str, Any], outcome: Outcome) -> Case:
+    case: Case = {"when": when} if when else {}
+    if isinstance(outcome, Raised):
+        case["raises"] = f"{outcome.kind}: {outcome.text}"
+    else:
+        case["edges"] = {arg.name: fact for arg, fact in zip(op.input_arg, outcome, strict=True)}
+    return case
+
+
+def _outcome(op: OpDef, found: list[tuple[Attempt, Facts]], given: Attrs) -> Outcome | None:
+    """What the op answers with some attributes changed; None where no node can be built, or nobody would ask it."""
+    raised: list[Raised] = []
+    for attempt, _ in found[:VARIED]:
+        attrs = {**attempt.attrs, **given, **_companions(op, given)}
+        try:
+            answer = probe(op, Attempt(attrs, attempt.inputs))
+        except Unbuilt:
+            continue
+        if not isinstance(answer, Raised):
+            return answer
+        raised.append(answer)
+    changed = [dtypes.as_dtype(v.type) for v in given.values() if v.HasField("type")]
+    # Nobody asks for gradients of integers, and nobody mixes two dtypes that an op merely allows.
+    asked = all(t.is_floating or t.is_complex for t in changed) and len(changed) < 2
+    return raised[0] if raised and asked else None
+
+
+def _companions(op: OpDef, given: Attrs) -> Attrs:
+    """The attributes that must change along with others."""
+    padding = given.get("padding")
+    if padding is not None and padding.s == b"EXPLICIT" and any(a.name == "explicit_paddings" for a in op.attr):
+        return {"explicit_paddings": AttrValue(list=AttrValue.ListValue(i=[0] * 8))}
+    return {}
+
+
+def _values(attr: AttrDef) -> list[Any]:
+    """The values of an attribute that are tried."""
+    if attr.type == "type":
+        return type_values(attr)
+    if attr.type == "bool":
+        return [AttrValue(b=False), AttrValue(b=True)]
+    if attr.type == "string":
+        return [AttrValue(s=s) for s in attr.allowed_values.list.s]
+    return []
+
+
+def _plain(value: Any) -> Any:
+    """An attribute's value as edges.json writes it."""
+    field = value.WhichOneof("value")
+    if field == "type":
+        return types_pb2.DataType.Name(value.type)
+    return value.s.decode() if field == "s" else getattr(value, field)
+
+
+def needs(op: OpDef, found: list[tuple[Attempt, Facts]]) -> str | None:
+    """What must be known statically lest the gradient function raises: "batch" (all sizes), "sizes", "rank" or nothing.
+
+    "sizes" says that it raises where no size is known, "batch" that it does where only the first one is not.
+    """
+    for name, blur in BLURS.items():
+        answers = []
+        for attempt, _ in found[:VARIED]:
+            inputs = tuple(spec if spec.dims is None else Spec(blur(spec.dims)) for spec in attempt.inputs)
+            if inputs == attempt.inputs:
+                continue
+            try:
+                answers.append(probe(op, Attempt(attempt.attrs, inputs)))
+            except Unbuilt:
+                continue
+        if answers and all(isinstance(answer, Raised) for answer in answers):
+            return name
+    return None
+
+
+BLURS: dict[str, Callable[[tuple[int | None, ...]], tuple[int | None, ...] | None]] = {
+    "batch": lambda dims: (None, *dims[1:]) if dims else dims,
+    "sizes": lambda dims: (None,) * len(dims),
+    "rank": lambda dims: None,
+}
