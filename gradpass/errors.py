@@ -1,6 +1,6 @@
 """The errors that reach a user, apart from findings.
 
-A `GradpassError` ends a command with exit status 2 and one line, so its text says what is wrong *and* what to do about it.
+A `GradpassError` ends a command with exit status 2 and one line, so its text says what is wrong and what to do.
 """
 
 from __future__ import annotations

@@ -62,6 +62,8 @@ def gradients(function: Any, variables: list[Any], inputs: dict[str, Any] | None
     rng = np.random.default_rng(seed)
     with tf.GradientTape() as tape:
         outputs = {k: y for k, y in sorted(function(**(inputs or {})).items()) if y.dtype.is_floating}
-        loss = tf.add_n([tf.reduce_sum(tf.cast(y * tf.constant(rng.normal(size=y.shape), y.dtype), tf.float64)) for y in outputs.values()])  # fmt: skip
+        cotangents = [tf.constant(rng.normal(size=y.shape), y.dtype) for y in outputs.values()]
+        parts = [tf.reduce_sum(y * c) for y, c in zip(outputs.values(), cotangents, strict=True)]
+        loss = tf.add_n([tf.cast(part, tf.float64) for part in parts])
     found = tape.gradient(loss, variables)
     return [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]

@@ -1,6 +1,7 @@
 """Random programs of severed and live ops, in nested calls, loops and branches, for the property tests.
 
-A program is a list of instructions over a growing pool of values; `run` executes it with TensorFlow, either as written or
+A program is a list of instructions over a growing pool of values; `run` executes it with TensorFlow, either as
+written or
 flat: calls in line, loops unrolled, which is what `structure` speaks of.
 """
 
@@ -31,7 +32,7 @@ FLOAT_OPS = {
     "int": lambda a, b: tf.cast(tf.cast(4 * a, tf.int32) + 1, tf.float32),
     "pick": lambda a, b: tf.gather(b, tf.math.mod(tf.argmax(a, 1), ROWS)),
     "onehot": lambda a, b: tf.one_hot(tf.argmin(a, 1), COLS),
-    "code": lambda a, b: tf.gather(tf.constant(np.arange(COLS * COLS).reshape(COLS, COLS) / 7, tf.float32), tf.argmax(a, 1)),
+    "code": lambda a, b: tf.gather(tf.reshape(tf.range(COLS * COLS * 1.0), [COLS, COLS]) / 7, tf.argmax(a, 1)),
     "agree": lambda a, b: a + tf.reduce_mean(tf.cast(tf.equal(tf.argmax(a, 1), tf.argmax(b, 1)), tf.float32)),
     "pair": lambda a, b: tf.concat([a[:, :2], tf.round(b)[:, 2:]], 1),
 }  # fmt: skip

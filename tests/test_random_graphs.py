@@ -1,4 +1,4 @@
-"""Property: on any graph the verdict is TensorFlow's, a repair keeps every forward bit, and a second repair does nothing."""
+"""On any graph the verdict is TensorFlow's, a repair keeps every bit, and a second one does nothing."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def attempt(call: Callable[[], T]) -> Outcome[T]:
     # Broad on purpose, and the only such place: these libraries raise whatever they like at a graph they cannot carry
     # (KeyError and AttributeError among them). Each of it means that the written model is not proven; the check that
     # asked says so, and the other checks must still run.
-    except Exception as problem:  # noqa: BLE001
+    except Exception as problem:
         return Outcome(None, problem)
 
 

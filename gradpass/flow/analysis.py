@@ -1,11 +1,13 @@
 """The verdict: which targets get a gradient, zeros, None or an error, decided on the graph without running it.
 
-One backward pass over a function gives its summary: for each argument the set of results (a bit mask) at whose cotangent
+One backward pass over a function gives its summary: for each argument the set of results (a bit mask) at whose
+cotangent
 a gradient tensor for it exists, and the subset whose cotangent the tensor depends on. Calls, branches and loops use the
 summaries of what they run, each computed once. The pass is made twice, because two questions are asked:
 
 - *state* follows TensorFlow's own procedure (tensorflow/python/ops/gradients_util.py, and for calls
-  tensorflow/python/eager/polymorphic_function/concrete_function.py `_TapeGradientFunctions`): the backward function of a
+  tensorflow/python/eager/polymorphic_function/concrete_function.py `_TapeGradientFunctions`): the backward function
+  of a
   call is built for all its trainable outputs, a While gives zeros where its body gives None, and an op without a
   registered gradient between any input and an asked output raises for everybody.
 - *structure* is the truth of the inlined graph: a result that nobody uses asks nothing, a loop hides nothing, and an op
@@ -70,7 +72,7 @@ class Analysis:
     def backward(
         self, function: Function, results: list[Value | None], targets: list[Value]
     ) -> tuple[dict[Value, Grad], list[tuple[tuple[str, ...], Node]]]:
-        """Gradients of all values for cotangents of `results` (bit i is the i-th), and the ops that raise on the way."""
+        """Gradients of all values for cotangents of `results` (bit i: the i-th), and the ops that raise on the way."""
         grads: dict[Value, Grad] = {}
         for i, value in enumerate(results):
             if value is not None:
@@ -162,7 +164,9 @@ class Analysis:
             if argument[1] & bit:
                 flow |= f
         if self.mode == "state" and argument[0]:
-            tensor = asked  # the backward function takes cotangents of all trainable results, zeros where there are none
+            tensor = (
+                asked  # the backward function takes cotangents of all trainable results, zeros where there are none
+            )
         return tensor, flow
 
     def _loop(self, node: Node, body: Summary, outs: list[Grad], asked: int) -> list[Grad]:
@@ -176,7 +180,9 @@ class Analysis:
             state = new
         if self.mode == "state":
             # while_v2.py `_grad_fn` differentiates with unconnected_gradients="zero".
-            state = [join(g, (asked, 0)) if trainable(v.dtype) else NOTHING for g, v in zip(state, node.inputs, strict=True)]
+            state = [
+                join(g, (asked, 0)) if trainable(v.dtype) else NOTHING for g, v in zip(state, node.inputs, strict=True)
+            ]
         return state
 
 
@@ -272,4 +278,4 @@ def dtype_name(dtype: int) -> str:
     from tensorboard.compat.proto.types_pb2 import DataType
 
     name = DataType.Name(dtype % 100).removeprefix("DT_").lower()
-    return {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)
+    return {"float": "float32", "double": "float64", "half": "float16"}.get(name, str(name))

@@ -1,9 +1,13 @@
 """From a starved target to the ops that sever it: the fewest cuts on a way to the loss, and the shortest such way.
 
-The data graph is walked backwards from the entry's float outputs over *places* (a frame of the call tree and a value). An
-edge that a gradient follows is free, and so is an edge into a value that is no float: it belongs to the discrete stretch
-whose op was entered elsewhere. An edge from a float value that no gradient follows is a cut and costs one. Dijkstra over
-(cuts, hops) gives each place its cheapest way; the cuts on cheapest ways from starved targets are the ones to repair. So
+The data graph is walked backwards from the entry's float outputs over *places* (a frame of the call tree and a
+value). An
+edge that a gradient follows is free, and so is an edge into a value that is no float: it belongs to the discrete
+stretch
+whose op was entered elsewhere. An edge from a float value that no gradient follows is a cut and costs one. Dijkstra
+over
+(cuts, hops) gives each place its cheapest way; the cuts on cheapest ways from starved targets are the ones to repair.
+So
 a severed edge that starves nobody (an accuracy branch, a ReLU mask, token ids) is never touched.
 """
 
@@ -15,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gradpass.flow.facts import BRANCHES, LOOPS, SHAPE_ONLY, callees, facts, is_float
-from gradpass.flow.verdict import Cut, EntryVerdict
+from gradpass.flow.verdict import Cut, EntryVerdict, How
 from gradpass.program.graph import ARGUMENT, Function, Node, Value
 from gradpass.program.savedmodel import Entry
 
@@ -167,17 +171,15 @@ class Ways:
 
 @dataclass
 class Blame:
-    """What blame was laid on: the ways of the entry, and each cut (frame, node, input) with the targets that it starves."""
+    """The ways of the entry, and each cut (frame, node, input) with the targets that it starves."""
 
     ways: Ways
     cuts: dict[tuple[Frame, Node, int], list[int]]
 
 
 def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Blame | None:
-    """Fills the verdict's cuts, disconnected and uncaptured targets. `places`: the values that stand for each target."""
-    for i, (target, values) in enumerate(zip(verdict.targets, places, strict=True)):
-        if not values:
-            verdict.uncaptured.append(i)
+    """Fills the verdict's cuts, disconnected and uncaptured targets. `places`: the values of each target."""
+    verdict.uncaptured = [i for i, values in enumerate(places) if not values]
     starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows" and places[i]]
     if not starved:
         return None
@@ -224,7 +226,7 @@ def _cuts_from(ways: Ways, starts: list[Place]) -> set[tuple[Frame, Node, int]]:
     return found
 
 
-def _how(node: Node, inputs: list[int]) -> str:
+def _how(node: Node, inputs: list[int]) -> How:
     fact = facts(node)
     if not fact.registered:
         return "raises"

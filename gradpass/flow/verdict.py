@@ -1,6 +1,7 @@
 """What the flow analysis answers: targets with their states, and the edges where gradients are cut.
 
-Plain data, made by `flow.analysis` and `flow.blame`, read by `rewrite` (which repairs cuts) and `report` (which shows them).
+Plain data, made by `flow.analysis` and `flow.blame`, read by `rewrite` (which repairs cuts) and `report` (which shows
+them).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Literal
 
 State = Literal["flows", "zero", "none", "raises"]
 Structure = Literal["flows", "zero", "none"]
+How = Literal["none", "zero", "raises"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class Cut:
     """One op that severs gradients: where differentiable data of starved targets enters it and no gradient comes back.
 
     `how` is what the op's gradient gives for that input: "none", "zero" or "raises" (no gradient registered).
-    `function` is None for a node of the top-level graph. `stack` names the call nodes from the entry down to `function`.
-    `inputs` are the data inputs at which gradients are severed. `starves` holds indices into `EntryVerdict.targets`; `path` the shortest way from the first of them to the loss,
+    `function` is None for a node of the top-level graph. `stack` names the call nodes from the entry down to
+    `function`.
+    `inputs` are the data inputs at which gradients are severed. `starves` holds indices into `EntryVerdict.targets`;
+    `path` the shortest way from the first of them to the loss,
     through this op, as node names (target name first, output name last).
     """
 
@@ -50,7 +54,7 @@ class Cut:
     node: str
     function: str | None
     stack: tuple[str, ...]
-    how: Literal["none", "zero", "raises"]
+    how: How
     starves: list[int]
     parameters: int
     path: list[str]
@@ -61,7 +65,8 @@ class Cut:
 class EntryVerdict:
     """The verdict for one entry.
 
-    `cuts` are in graph order, each starving somebody. `raising` are ops without a gradient that make the whole call raise
+    `cuts` are in graph order, each starving somebody. `raising` are ops without a gradient that make the whole call
+    raise
     in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected` are
     indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses.
     """

@@ -2,7 +2,8 @@
 
 `Program` holds functions by name and the top-level graph; a `Function` holds argument nodes, nodes and result values; a
 `Node` its inputs; a `Value` (node, port) its uses. Names of the two formats (`node:output_arg:i` and `node:i`) are read
-here and written by `rewrite.splice`; nobody else sees them. Objects are views of protobufs and are never edited in place:
+here and written by `rewrite.splice`; nobody else sees them. Objects are views of protobufs and are never edited in
+place:
 a change is a set of new FunctionDefs, of which `Model.changed` makes a new model, verified whole, or fails.
 """
 
@@ -124,7 +125,9 @@ class Function:
         if not self.is_graph:
             for i, arg in enumerate(self.proto.signature.input_arg):
                 if arg.number_attr or arg.type_list_attr:
-                    raise TargetError(f"function {self.name!r} has the list argument {arg.name!r}, which is not supported")
+                    raise TargetError(
+                        f"function {self.name!r} has the list argument {arg.name!r}, which is not supported"
+                    )
                 self._add(self.arguments, Node(self, arg.name, ARGUMENT, i, None))
                 self.argument_dtypes.append(arg.type)
         for i, proto in enumerate(self.proto.node if self.is_graph else self.proto.node_def):
@@ -248,7 +251,8 @@ def _before(node: Node) -> Iterator[Node]:
 class CustomGradient(NamedTuple):
     """A gradient function that the SavedModel registers: takes one cotangent an output of the op.
 
-    `present` tells for each input of the op whether its gradient is a tensor; the function's results are those, in order.
+    `present` tells for each input of the op whether its gradient is a tensor; the function's results are those, in
+    order.
     """
 
     function: str
@@ -309,7 +313,9 @@ class Program:
                     callee = self.function(node.attr("f").func.name)
                     given = [v.dtype for v in node.inputs]
                     if given != callee.argument_dtypes:
-                        raise TargetError(f"call {node.name!r} gives {given}, {callee.label} takes {callee.argument_dtypes}")
+                        raise TargetError(
+                            f"call {node.name!r} gives {given}, {callee.label} takes {callee.argument_dtypes}"
+                        )
                     if any(v.port >= len(callee.results) for v in node.used_outputs):
                         raise TargetError(f"call {node.name!r} is asked for a result that {callee.label} does not have")
         except TargetError as problem:

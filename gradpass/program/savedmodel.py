@@ -91,7 +91,9 @@ class Model:
         if name is None:
             name = "serving_default" if "serving_default" in self.entries else next(iter(self.entries))
             if name != "serving_default" and len(self.entries) > 1:
-                raise TargetError(f"{self.path} has no serving_default; choose one with --entry: {', '.join(self.entries)}")
+                raise TargetError(
+                    f"{self.path} has no serving_default; choose one with --entry: {', '.join(self.entries)}"
+                )
         if name not in self.entries:
             raise TargetError(f"{self.path} has no entry {name!r}; it has {', '.join(self.entries)} (or --entry all)")
         return [self.entries[name]]
@@ -114,7 +116,10 @@ class Model:
             # Known functions first: what is left in by_name afterwards is new.
             out = wire.edit(payload, LIBRARY_FUNCTION, change)
             out = wire.edit(
-                out, LIBRARY_FUNCTION, lambda *_: None, [f.SerializeToString(deterministic=True) for f in by_name.values()]
+                out,
+                LIBRARY_FUNCTION,
+                lambda *_: None,
+                [f.SerializeToString(deterministic=True) for f in by_name.values()],
             )
             added = [g.SerializeToString(deterministic=True) for g in gradients or []]
             return wire.edit(out, LIBRARY_REGISTERED_GRADIENTS, lambda *_: None, added)
@@ -136,7 +141,6 @@ class Model:
             return wire.edit_only(out, OBJECT_GRAPH_DEF, lambda _: objects.SerializeToString(deterministic=True))
 
         return wire.edit(self.raw, META_GRAPHS, edit_meta)
-
 
     def changed(
         self,
@@ -236,7 +240,9 @@ def _objects(path: Path, program: Program, meta: MetaGraphDef) -> tuple[dict[Any
             name = proto.name or paths.get(i, f"variable_{i}")
             # Parts of a sharded variable are nodes of their own; the whole has components and no value.
             if not proto.experimental_distributed_variable_components:
-                variables[i] = Variable(i, name, paths.get(i, name), proto.dtype, shape_of(proto.shape), proto.trainable)
+                variables[i] = Variable(
+                    i, name, paths.get(i, name), proto.dtype, shape_of(proto.shape), proto.trainable
+                )
     entries: dict[str, Entry] = {}
     for name, child in _signatures(objects).items():
         node = objects.nodes[child]
@@ -308,13 +314,22 @@ def _collections(path: Path, program: Program, meta: MetaGraphDef) -> tuple[dict
         if node is not None:
             dtype, shape = node.attr("dtype"), node.attr("shape")
             variables[name] = Variable(
-                name, name, name, dtype.type if dtype else 0, shape_of(shape.shape) if shape else None, variable.trainable
+                name,
+                name,
+                name,
+                dtype.type if dtype else 0,
+                shape_of(shape.shape) if shape else None,
+                variable.trainable,
             )
             values[name] = [node.output(0)]
     entries = {}
     for name, signature in meta.signature_def.items():
-        outputs = {k: graph.value(i.name) for k, i in signature.outputs.items() if i.name.partition(":")[0] in graph.by_name}
-        inputs = {k: graph.value(i.name) for k, i in signature.inputs.items() if i.name.partition(":")[0] in graph.by_name}
+        outputs = {
+            k: graph.value(i.name) for k, i in signature.outputs.items() if i.name.partition(":")[0] in graph.by_name
+        }
+        inputs = {
+            k: graph.value(i.name) for k, i in signature.inputs.items() if i.name.partition(":")[0] in graph.by_name
+        }
         if outputs and name != "__saved_model_init_op":
             entries[name] = Entry(name, graph, inputs, outputs, dict(values))
     return variables, entries

@@ -1,1 +1,1 @@
-"""How the graph is repaired: `plan` decides, `region` and `build` let shadows travel, `splice` and `inline` edit, `fix` leads."""
+"""How the graph is repaired: `fix` leads, `region` and `build` make shadows, `carrier`, `splice`, `inline` edit."""

@@ -52,7 +52,7 @@ def argument_names(recipe: Recipe) -> list[str]:
 
 
 def carry(carrier: str, recipe: Recipe, program: Program, objects: SavedObjectGraph | None, new: Additions) -> str:
-    """Adds the functions of a closing; gives the name of the one to call with (hard, sources, others); soft goes without hard."""
+    """Adds the functions of a closing; names the one to call with (hard, sources, others), soft without hard."""
     if carrier == "bridge":
         assert objects is not None
         return _bridge(recipe, program, objects, new)

@@ -1,4 +1,4 @@
-"""Leads a repair: verdict, calls inlined where a region crosses them, regions, carriers, and the bytes of the new file."""
+"""Leads a repair: verdict, calls inlined where a region crosses them, regions, carriers, new bytes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ class Options:
 
 def _known(option: str, word: str, words: tuple[str, ...]) -> None:
     if word not in words:
-        raise GradpassError(f"{option} does not know {word!r}; choose from {', '.join(words) or 'nothing: no rule serves that op'}")
+        raise GradpassError(
+            f"{option} does not know {word!r}; choose from {', '.join(words) or 'nothing: no rule serves that op'}"
+        )
 
 
 def repair(
@@ -100,9 +102,10 @@ def repair(
     if not steps:
         return Repair(None, [], [verdict for verdict, _ in before], model)
     if model.kind != "savedmodel":
+        kind = "frozen graph" if model.kind == "frozen" else "TF1 SavedModel"
         raise GradpassError(
-            f"{model.path} is a {'frozen graph' if model.kind == 'frozen' else 'TF1 SavedModel'}, which this version only "
-            "checks; save the model with tf.saved_model.save of TensorFlow 2 to repair it"
+            f"{model.path} is a {kind}, which this version only checks; "
+            "save the model with tf.saved_model.save of TensorFlow 2 to repair it"
         )
     repaired, inlined, blocked = _inlined(model, entry)
     result = Repair(None, list(steps.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)

@@ -13,7 +13,8 @@ def inline(function: Function, call_names: set[str]) -> FunctionDef:
     """The function with these call nodes replaced by their bodies, named `<call>/<node>`.
 
     Control edges keep their meaning: what waited for the call waits for every side effect of its body, and the body's
-    nodes without inputs wait for what the call waited for. Declines where the callee carries a custom gradient, whose
+    nodes that read nothing of the body wait for what the call waited for. Declines where the callee carries a custom
+    gradient, whose
     registered function refers to it by name.
     """
     out = FunctionDef()
@@ -72,7 +73,8 @@ def _body(function: Function, call: Node, data: dict[str, str], controls: dict[s
         custom = node.attr("_gradient_op_type")
         if custom is not None and custom.s and node.op not in CALLS:
             raise Decline(
-                f"a severed value crosses {callee.name!r}, which carries the custom gradient of {node.name!r} and cannot be inlined",
+                f"a severed value crosses {callee.name!r}, which carries the custom gradient of {node.name!r} "
+                "and cannot be inlined",
                 call.name,
             )
     prefix = f"{call.name}/"
@@ -86,8 +88,8 @@ def _body(function: Function, call: Node, data: dict[str, str], controls: dict[s
         if call.proto is not None and call.proto.device and not proto.device:
             proto.device = call.proto.device
         texts = [_moved(text, given, prefix) for text in proto.input]
-        if not any(not t.startswith("^") for t in texts):
-            texts += before
+        if all(text.removeprefix("^") in given for text in proto.input):
+            texts += before  # the others wait through the body nodes that they read
         del proto.input[:]
         proto.input.extend(texts)
         body.append(proto)

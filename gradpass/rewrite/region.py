@@ -1,7 +1,9 @@
 """How far shadows travel in one function, and where a region is closed; decided on the graph, nothing is built yet.
 
-A shadow starts at a chosen cut and goes through every op that a rule serves, and through float ops of which no other input
-is live, so that a region is closed once and as late as possible: `cast(a > 0) * cast(b > 0)` closed at each cast would have
+A shadow starts at a chosen cut and goes through every op that a rule serves, and through float ops of which no other
+input
+is live, so that a region is closed once and as late as possible: `cast(a > 0) * cast(b > 0)` closed at each cast
+would have
 the gradient 0 wherever both are off. It closes before the first op with another live float input, at a float value that
 has a gradient of its own (a looked-up codebook), before calls, and at results.
 """
@@ -44,8 +46,10 @@ class Stop:
 class Region:
     """The shadows of one function for a set of chosen cuts.
 
-    `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the value
-    itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is replayed.
+    `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the
+    value
+    itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is
+    replayed.
     """
 
     def __init__(
@@ -167,9 +171,7 @@ class Region:
     def _cuts(self, node: Node, chosen: set[int], soft: list[int]) -> frozenset[Cut]:
         return frozenset((node, i) for i in chosen).union(*(self._origin[node.inputs[i]] for i in soft))
 
-    def _pass_live(
-        self, node: Node, rows: tuple[tuple[int, ...] | None, ...], opened: set[int], inner: bool
-    ) -> None:
+    def _pass_live(self, node: Node, rows: tuple[tuple[int, ...] | None, ...], opened: set[int], inner: bool) -> None:
         """Which outputs have a gradient path of their own from something that a user may differentiate for."""
         for i, value in enumerate(node.inputs):
             if value not in self._live and i not in opened:
@@ -206,4 +208,7 @@ def replayable(node: Node) -> bool:
 def _why_inner(node: Node) -> str:
     if node.op in CALLS:
         return f"a severed discrete value enters the call {node.name!r}, which cannot be inlined"
-    return f"a severed discrete value enters the {node.op} {node.name!r}: this version repairs loops and branches from inside"
+    return (
+        f"a severed discrete value enters the {node.op} {node.name!r}: "
+        "this version repairs loops and branches from inside"
+    )

@@ -41,7 +41,13 @@ class Splice:
         self.added.append(proto.name)
         return proto
 
-    def call(self, name: str, callee: str, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[int, TensorShapeProto | None]]) -> str:  # fmt: skip
+    def call(
+        self,
+        name: str,
+        callee: str,
+        inputs: Sequence[tuple[str, int]],
+        outputs: Sequence[tuple[int, TensorShapeProto | None]],
+    ) -> str:
         """A call of a function of the library; gives the node's name. Inputs and outputs come with their dtypes."""
         proto = self.node(name, "PartitionedCall", [text for text, _ in inputs])
         proto.attr["f"].func.name = callee
@@ -50,7 +56,7 @@ class Splice:
         shapes = proto.attr["_output_shapes"].list.shape
         for _, shape in outputs:
             shapes.add().CopyFrom(shape if shape is not None else TensorShapeProto(unknown_rank=True))
-        return proto.name
+        return str(proto.name)
 
     def reference(self, value: Value) -> str:
         """How the function's nodes name a value, through what has been put behind it."""

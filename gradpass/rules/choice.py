@@ -13,7 +13,8 @@ class SoftmaxArgmax(Rule):
     """The index of the largest (smallest) entry becomes a distribution over indices: the softmax of the entries.
 
     With temperature T the weights are softmax(x / (T * std(x))) along the class axis, the spread taken a row at a time;
-    as T goes to 0 all weight is on the index that the op gives. Source: Jang, Gu, Poole, "Categorical Reparameterization
+    as T goes to 0 all weight is on the index that the op gives. Source: Jang, Gu, Poole, "Categorical
+    Reparameterization
     with Gumbel-Softmax", 2017, without the noise.
     """
 
@@ -44,7 +45,7 @@ class SoftOneHot(Rule):
     ops = ("OneHot",)
     hits = (
         "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, dtype=f) @ c)",
-        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0, dtype=f) @ tf.ones([4, 2], f))",
+        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0, dtype=f))",
         "tf.reduce_sum(tf.one_hot(tf.cast(v, tf.int32), 4, dtype=f) * tf.range(4, dtype=f))",
     )
 

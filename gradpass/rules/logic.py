@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Numeric, Probability, Shadow
@@ -68,9 +70,9 @@ class MixedSelect(Rule):
         return Probability(mixed) if site.node.output_dtype(0) == 10 else Numeric(mixed)
 
 
-def _rows(site: Site, condition: object) -> object:
+def _rows(site: Site, condition: Any) -> Any:
     """The condition with axes added behind: Select (not SelectV2) takes a vector that chooses whole rows."""
-    rank = len(condition.shape)  # type: ignore[attr-defined]
+    rank = len(condition.shape)
     if site.node.op == "Select" and rank == 1:
         for _ in range(site.rank(1) - 1):
             condition = tf.expand_dims(condition, -1)

@@ -32,7 +32,11 @@ class SoftRound(Rule):
 
     name = "soft-round"
     ops = ("Round", "Rint", "Floor", "Ceil")
-    hits = ("tf.reduce_sum(tf.round(v))", "tf.reduce_sum(tf.math.rint(v) * tf.floor(v))", "tf.reduce_sum(tf.math.ceil(v))")
+    hits = (
+        "tf.reduce_sum(tf.round(v))",
+        "tf.reduce_sum(tf.math.rint(v) * tf.floor(v))",
+        "tf.reduce_sum(tf.math.ceil(v))",
+    )
 
     def shadow(self, site: Site) -> Shadow:
         shift = {"Floor": -0.5, "Ceil": 0.5}.get(site.node.op, 0.0)
@@ -42,7 +46,8 @@ class SoftRound(Rule):
 class SoftCast(Rule):
     """A cast to whole numbers is a smooth staircase through zero; a truth value becomes a distribution over 0 and 1.
 
-    From whole numbers or truth values to floats the shadow's mean goes on; to bool, a number becomes its chance not to be
+    From whole numbers or truth values to floats the shadow's mean goes on; to bool, a number becomes its chance not
+    to be
     zero.
     """
 

@@ -1,6 +1,7 @@
 """What a shadow can be: the differentiable stand-in of a value that carries no gradient.
 
-All tensors are of the region's float dtype. A shadow has the shape of the value it stands for; a Categorical has one axis
+All tensors are of the region's float dtype. A shadow has the shape of the value it stands for; a Categorical has one
+axis
 more, the last, over its possible values.
 """
 

@@ -54,7 +54,8 @@ class Carried(Rule):
         signature = opdefs.get(site.node.op)
         assert signature is not None
         first = signature.outputs[0]
-        found, at = [], 0
+        found: list[int] = []
+        at = 0
         for arg, count in opdefs.arity(signature.inputs, site.node.attr):
             if (arg.type_attr, arg.list_attr) == (first.type_attr, first.list_attr):
                 found += range(at, at + count)

@@ -65,7 +65,8 @@ class SmoothOrder(Rule):
 class SmoothEqual(Rule):
     """`a == b` of an index is the index's weight at b, exactly, so accuracy becomes expected accuracy.
 
-    Of two truth values it is the chance that both are true or both false; of two numbers a bump that is 1 where they meet.
+    Of two truth values it is the chance that both are true or both false; of two numbers a bump that is 1 where they
+    meet.
     """
 
     name = "smooth-equal"

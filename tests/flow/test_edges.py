@@ -280,8 +280,8 @@ def test_tf_gradients_says_the_same(tf: Any, op: str, inputs: dict[str, Any], gi
             changed = {**base, seed: base[seed] * -2.5 + 0.3}
             for i, g in enumerate(gradients):
                 if g is not None:
-                    g = tf.convert_to_tensor(g)
-                    same = np.array_equal(session.run(g, base), session.run(g, changed))
+                    tensor = tf.convert_to_tensor(g)
+                    same = np.array_equal(session.run(tensor, base), session.run(tensor, changed))
                     changes[i] += "0" if same else "f"
         live = [None if g is None else letters for g, letters in zip(gradients, changes, strict=True)]
         assert live == _flat(op, node, expected)

@@ -1,4 +1,4 @@
-"""The verdict against TensorFlow's own answer on the cases that make it hard (DESIGN.md section 3), and whom blame names."""
+"""The verdict against TensorFlow's own answer on the cases that make it hard, and whom blame names."""
 
 from __future__ import annotations
 
@@ -57,11 +57,14 @@ CASES: dict[str, tuple[Body, tuple[str, str], tuple[str, str]]] = {
                         ("zero", "none"), ("flows", "flows")),
     "a call's unused output": (
         lambda v, w: S(call(lambda a, b: (tf.round(a) * b, a * b), v, w)[0]), ("zero", "none"), ("flows", "flows")),
-    "a call keeps none": (lambda v, w: S(call(lambda a, b: tf.round(a) * b, v, w)), ("none", "none"), ("flows", "flows")),
+    "a call keeps none": (
+        lambda v, w: S(call(lambda a, b: tf.round(a) * b, v, w)), ("none", "none"), ("flows", "flows")),
     "one branch only": (
-        lambda v, w: tf.cond(S(w) > 0, lambda: S(v * 2), lambda: tf.constant(0.0)), ("flows", "flows"), ("none", "none")),
+        lambda v, w: tf.cond(S(w) > 0, lambda: S(v * 2), lambda: tf.constant(0.0)), ("flows", "flows"), ("none",
+        "none")),
     "severed in both branches": (
-        lambda v, w: tf.cond(S(w) > 1e9, lambda: S(tf.round(v)) + S(w), lambda: S(w)), ("none", "none"), ("flows", "flows")),
+        lambda v, w: tf.cond(S(w) > 1e9, lambda: S(tf.round(v)) + S(w), lambda: S(w)), ("none", "none"), ("flows",
+        "flows")),
     "only the predicate": (
         lambda v, w: tf.cond(S(v) > 0, lambda: S(w), lambda: 2 * S(w)), ("none", "none"), ("flows", "flows")),
     "unregistered in a call raises for all": (
@@ -70,7 +73,8 @@ CASES: dict[str, tuple[Body, tuple[str, str], tuple[str, str]]] = {
         lambda v, w: S(hue(tf.round(v))) + S(w), ("raises", "none"), ("raises", "flows")),
     "unregistered before round is never asked": (
         lambda v, w: S(tf.round(hue(v))) + S(w), ("none", "none"), ("flows", "flows")),
-    "index of a gather": (lambda v, w: S(tf.gather(w, tf.cast(v[:, 0] > 9, tf.int32))), ("none", "none"), ("flows", "flows")),
+    "index of a gather": (
+        lambda v, w: S(tf.gather(w, tf.cast(v[:, 0] > 9, tf.int32))), ("none", "none"), ("flows", "flows")),
     "shape only": (lambda v, w: S(tf.ones(tf.shape(v)) * w), ("none", "none"), ("flows", "flows")),
     "top_k values live": (lambda v, w: S(tf.math.top_k(v, 2).values) + S(w), ("flows", "flows"), ("flows", "flows")),
     "top_k indices": (
@@ -80,9 +84,11 @@ CASES: dict[str, tuple[Body, tuple[str, str], tuple[str, str]]] = {
         ("zero", "none"), ("flows", "flows")),
     "map_fn over a tensor list": (
         lambda v, w: S(tf.map_fn(lambda e: tf.floor(e) * 2.0, v)) + S(w), ("zero", "none"), ("flows", "flows")),
-    "map_fn that is live": (lambda v, w: S(tf.map_fn(lambda e: e * e, v)) + S(w), ("flows", "flows"), ("flows", "flows")),
+    "map_fn that is live": (
+        lambda v, w: S(tf.map_fn(lambda e: e * e, v)) + S(w), ("flows", "flows"), ("flows", "flows")),
     "identity_n carries zeros of an integer edge": (
-        lambda v, w: S(tf.cast(tf.identity_n([w, tf.cast(v, tf.int32)])[0], tf.float32)), ("none", "none"), ("flows", "flows")),
+        lambda v, w: S(tf.cast(tf.identity_n([w, tf.cast(v, tf.int32)])[0], tf.float32)), ("none", "none"), ("flows",
+        "flows")),
 }  # fmt: skip
 
 
@@ -146,12 +152,17 @@ def test_blame_spares_a_mask_before_the_cut(tmp_path: Path) -> None:
 
 def test_blame_takes_the_way_with_fewest_cuts(tmp_path: Path) -> None:
     """One cut on the first way, two on the second: only the first is needed."""
-    assert cuts(tmp_path, lambda v, w: S(tf.round(v)) + S(tf.cast(tf.floor(v) > 0, tf.float32)) + S(w)) == [("Round", ["v"])]
+    assert cuts(tmp_path, lambda v, w: S(tf.round(v)) + S(tf.cast(tf.floor(v) > 0, tf.float32)) + S(w)) == [
+        ("Round", ["v"])
+    ]
 
 
 def test_blame_follows_every_level(tmp_path: Path) -> None:
     """v is two cuts away, w one: both ops are named, each with whom it starves."""
-    assert cuts(tmp_path, lambda v, w: S(tf.cast(tf.round(v) * w > 0, tf.float32))) == [("Round", ["v"]), ("Greater", ["v", "w"])]
+    assert cuts(tmp_path, lambda v, w: S(tf.cast(tf.round(v) * w > 0, tf.float32))) == [
+        ("Round", ["v"]),
+        ("Greater", ["v", "w"]),
+    ]
 
 
 def test_disconnected_is_not_severed(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def test_every_truncation_is_a_target_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("missing", "does not exist"), ("folder", "no saved_model.pb"), ("file.txt", "no SavedModel folder")]
+    ("name", "says"),
+    [("missing", "does not exist"), ("folder", "no saved_model.pb"), ("file.txt", "no SavedModel folder")],
 )
 def test_what_is_no_model(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "folder").mkdir()

@@ -180,7 +180,18 @@ class LookedUpVariable(tf.Module):
         return tf.nn.embedding_lookup(self.table, tf.argmax(x @ self.w, 1))
 
 
-EVERY = (NestedCalls, InsideWhile, InsideBranch, TwoThresholds, TwoLayers, SharedFunction, SideEffects, ReadsAfterAssign, ReluMask, LookedUpVariable)  # fmt: skip
+EVERY = (
+    NestedCalls,
+    InsideWhile,
+    InsideBranch,
+    TwoThresholds,
+    TwoLayers,
+    SharedFunction,
+    SideEffects,
+    ReadsAfterAssign,
+    ReluMask,
+    LookedUpVariable,
+)
 
 
 def inputs(module: tf.Module, seed: int = 0) -> dict[str, Any]:

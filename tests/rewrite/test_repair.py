@@ -1,4 +1,4 @@
-"""What a repair promises: forward bits, live gradients unchanged, a gradient for whoever starved, and nothing else touched."""
+"""What a repair promises: forward bits, live gradients as they were, a gradient for all, nothing else touched."""
 
 from __future__ import annotations
 

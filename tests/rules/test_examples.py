@@ -1,4 +1,4 @@
-"""Every rule's `hits` lose their gradient and get one back, proved by numbers; its `misses` are declined with the reason."""
+"""Every rule's `hits` lose their gradient and get one back, proved by numbers; its `misses` are declined."""
 
 from __future__ import annotations
 
@@ -49,11 +49,15 @@ def soft(tmp_path_factory: pytest.TempPathFactory) -> Repaired:
 
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory) -> Repaired:
-    return Repaired(tmp_path_factory.mktemp("cold"), tf.float64, mode="soft", absolute_temperature=True, temperature=1e-3)
+    return Repaired(
+        tmp_path_factory.mktemp("cold"), tf.float64, mode="soft", absolute_temperature=True, temperature=1e-3
+    )
 
 
 def each_hit(function: Any) -> Any:
-    return pytest.mark.parametrize("index", range(len(HITS)), ids=[f"{name}-{i}" for i, (name, _) in enumerate(HITS)])(function)
+    return pytest.mark.parametrize("index", range(len(HITS)), ids=[f"{name}-{i}" for i, (name, _) in enumerate(HITS)])(
+        function
+    )
 
 
 @each_hit
@@ -81,7 +85,7 @@ def test_forward_bits_stay_and_a_gradient_comes(index: int, carrier: str, reques
 
 @each_hit
 def test_soft_gradient_is_the_derivative_of_the_soft_value(soft: Repaired, index: int) -> None:
-    """Central differences in float64; with absolute temperature, since a relative one is held fixed in the derivative."""
+    """Central differences in float64; temperature absolute, since the derivative holds a relative one fixed."""
     signature, v = soft.fixed.signatures[f"hit_{index}"], soft.fixed.v
     rng = np.random.default_rng(index)
     cotangent = rng.normal(size=signature()["y"].shape)
