@@ -184,13 +184,9 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
     if not starved:
         return None
     ways = Ways(entry)
-    found: dict[tuple[Frame, Node, int], list[int]] = {}
-    for i in starved:
-        starts = [p for v in places[i] if (p := Place(ways.root, v)) in ways.cost]
-        if not starts:
-            verdict.disconnected.append(i)
-        for key in _cuts_from(ways, starts):
-            found.setdefault(key, []).append(i)
+    starts = {i: [p for v in places[i] if (p := Place(ways.root, v)) in ways.cost] for i in starved}
+    verdict.disconnected = [i for i, found in starts.items() if not found]
+    found = _severed(ways, starts)
     cuts: list[tuple[tuple[tuple[str, ...], int], Cut]] = []
     groups: dict[tuple[Frame, Node], list[tuple[int, list[int]]]] = {}
     for (frame, node, index), starves in found.items():
@@ -210,20 +206,53 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
     return Blame(ways, found)
 
 
-def _cuts_from(ways: Ways, starts: list[Place]) -> set[tuple[Frame, Node, int]]:
-    """The cuts on all cheapest ways from these places."""
-    found: set[tuple[Frame, Node, int]] = set()
-    seen = set(starts)
-    stack = list(starts)
-    while stack:
-        place = stack.pop()
-        for user, cut in ways.tight(place):
-            if cut is not None:
-                found.add((place.frame, *cut))
-            if user not in seen:
-                seen.add(user)
-                stack.append(user)
-    return found
+def _severed(ways: Ways, starts: dict[int, list[Place]]) -> dict[tuple[Frame, Node, int], list[int]]:
+    """The cuts on all cheapest ways from these targets, each with the targets whose ways cross it.
+
+    Sets of targets (bit masks) are handed on along the ways in one pass; only a loop's way back asks for another.
+    """
+    order = _order(ways, [place for several in starts.values() for place in several])
+    position = {place: i for i, place in enumerate(order)}
+    reached = dict.fromkeys(order, 0)
+    for i, several in starts.items():
+        for place in several:
+            reached[place] |= 1 << i
+    crossed: dict[tuple[Frame, Node, int], int] = {}
+    again = True
+    while again:
+        again = False
+        for place in order:
+            targets = reached[place]
+            for user, cut in ways.tight(place):
+                if cut is not None:
+                    key = (place.frame, *cut)
+                    crossed[key] = crossed.get(key, 0) | targets
+                if targets & ~reached[user]:
+                    reached[user] |= targets
+                    again |= position[user] <= position[place]
+    return {key: [i for i in starts if bits >> i & 1] for key, bits in crossed.items()}
+
+
+def _order(ways: Ways, starts: list[Place]) -> list[Place]:
+    """All places on cheapest ways from here, each before those it leads to, loops apart (a reversed postorder)."""
+    done: list[Place] = []
+    seen: set[Place] = set()
+    for start in starts:
+        if start in seen:
+            continue
+        seen.add(start)
+        stack = [(start, ways.tight(start))]
+        while stack:
+            place, rest = stack[-1]
+            for user, _ in rest:
+                if user not in seen:
+                    seen.add(user)
+                    stack.append((user, ways.tight(user)))
+                    break
+            else:
+                stack.pop()
+                done.append(place)
+    return done[::-1]
 
 
 def _how(node: Node, inputs: list[int]) -> How:
