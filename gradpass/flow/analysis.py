@@ -164,9 +164,8 @@ class Analysis:
             if argument[1] & bit:
                 flow |= f
         if self.mode == "state" and argument[0]:
-            tensor = (
-                asked  # the backward function takes cotangents of all trainable results, zeros where there are none
-            )
+            # The backward function takes cotangents of all trainable results, zeros where there are none.
+            tensor = asked
         return tensor, flow
 
     def _loop(self, node: Node, body: Summary, outs: list[Grad], asked: int) -> list[Grad]:

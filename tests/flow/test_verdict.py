@@ -82,6 +82,10 @@ CASES: dict[str, tuple[Body, tuple[str, str], tuple[str, str]]] = {
     "nested loop in a call": (
         lambda v, w: S(call(lambda a, b: loop(lambda s: s + tf.floor(a) * b, tf.zeros([4, 3])), v, w)),
         ("zero", "none"), ("flows", "flows")),
+    "a loop variable that is only overwritten": (
+        lambda v, w: S(tf.while_loop(lambda i, s, t: i < 3, lambda i, s, t: (i + 1, s + w, tf.ones([4, 3])),
+                                     (tf.constant(0), tf.zeros([4, 3]), 2 * v))[1]),
+        ("zero", "none"), ("flows", "flows")),
     "map_fn over a tensor list": (
         lambda v, w: S(tf.map_fn(lambda e: tf.floor(e) * 2.0, v)) + S(w), ("zero", "none"), ("flows", "flows")),
     "map_fn that is live": (
