@@ -147,9 +147,12 @@ class Model:
         functions: list[FunctionDef],
         gradients: list[RegisteredGradient] | None = None,
         objects: SavedObjectGraph | None = None,
+        graph: GraphDef | None = None,
     ) -> Model:
         """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
-        new = parse(self.path, self.encode(functions, gradients, objects))
+        new = parse(self.path, self.encode(functions, gradients, objects, graph))
+        if graph is not None:
+            new.program.verify(new.program.graph)
         for function in functions:
             new.program.verify(new.program.function(function.signature.name))
         return new

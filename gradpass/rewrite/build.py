@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import tensorflow as tf
@@ -12,7 +13,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.errors import GradpassBug
 from gradpass.program import opdefs
-from gradpass.program.graph import ARGUMENT, Node, Value
+from gradpass.program.graph import ARGUMENT, Function, Node, Value
 from gradpass.program.savedmodel import shape_of
 from gradpass.rewrite.region import Closing, Region
 from gradpass.rules.base import Decline, Knobs, Site
@@ -37,13 +38,26 @@ class Needs:
 
 
 def shape_proto(value: Value) -> TensorShapeProto | None:
-    """The static shape that the file records for a value; None where it records none."""
+    """The static shape of a value: as the file records it, for a graph without records as TensorFlow infers it."""
     node = value.node
-    attrs = node.function.proto.arg_attr[node.position].attr if node.op == ARGUMENT else node.proto.attr  # type: ignore[union-attr]
-    if "_output_shapes" not in attrs:
+    attrs = node.proto.attr if node.proto is not None else node.function.proto.arg_attr[node.position].attr
+    if "_output_shapes" in attrs:
+        shapes = attrs["_output_shapes"].list.shape
+        return shapes[value.port] if value.port < len(shapes) else None
+    if not node.function.is_graph:
         return None
-    shapes = attrs["_output_shapes"].list.shape
-    return shapes[value.port] if value.port < len(shapes) else None
+    inferred = _imported(node.function).get_tensor_by_name(f"{node.name}:{value.port}").shape.as_proto()
+    return TensorShapeProto.FromString(inferred.SerializeToString())
+
+
+@lru_cache(maxsize=1)
+def _imported(graph: Function) -> tf.Graph:
+    """The top-level graph as TensorFlow has it, with its shape inference done."""
+    imported = tf.Graph()
+    with imported.as_default():
+        proto = tf.compat.v1.GraphDef.FromString(graph.proto.SerializeToString())
+        tf.graph_util.import_graph_def(proto, name="")
+    return imported
 
 
 def spec(key: Key) -> tf.TensorSpec:
@@ -63,6 +77,8 @@ def _variable_spec(handle: Value) -> tf.TensorSpec:
     if node.op == ARGUMENT:
         for data in node.function.proto.signature.input_arg[node.position].handle_data:
             return tf.TensorSpec(shape_of(data.shape), data.dtype)
+    elif node.op == "VarHandleOp":
+        return tf.TensorSpec(shape_of(node.attr("shape").shape), node.attr("dtype").type)
     raise Decline(f"the shape of the variable behind {node.name!r} is unknown", node.name)
 
 
@@ -195,27 +211,6 @@ def _constant(value: Value) -> Any:
     return tf.constant(tf.make_ndarray(proto.attr["value"].tensor))
 
 
-def discover(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> tuple[Needs, Any]:
-    """What a closing's shadow is computed from, found by building it once in a graph that is thrown away; its dtype."""
-    needs = Needs()
-    sources = {node.inputs[i] for node in needed(region, closing.value) for i, s in region.soft[node].items() if s}
-    dtype = tf.float64 if any(v.dtype == tf.float64.as_datatype_enum for v in sources) else tf.float32
-    made: dict[Key, Any] = {}
-
-    def fetch(key: Key) -> Any:
-        if key not in made:
-            made[key] = tf.compat.v1.placeholder(spec(key).dtype, spec(key).shape)
-            if key[0] == SOURCE:
-                needs.sources.append(key[1])
-            else:
-                needs.others.append(key)
-        return made[key]
-
-    with tf.Graph().as_default():
-        Builder(region, knobs, soft_mode, fetch, dtype).run(closing)
-    return needs, dtype
-
-
 @dataclass
 class Recipe:
     """All that is needed to build the functions of one closing."""
@@ -247,6 +242,27 @@ class Recipe:
         sources = tensors[: len(self.needs.sources)]
         found = tf.gradients(self.shadow(tensors), sources, grad_ys=[cotangent], unconnected_gradients="zero")
         return [tf.convert_to_tensor(g) for g in found]
+
+
+def recipe(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> Recipe:
+    """The recipe of a closing: what its shadow is computed from is found by building it once, in a graph of its own."""
+    needs = Needs()
+    sources = {node.inputs[i] for node in needed(region, closing.value) for i, s in region.soft[node].items() if s}
+    dtype = tf.float64 if any(v.dtype == tf.float64.as_datatype_enum for v in sources) else tf.float32
+    made: dict[Key, Any] = {}
+
+    def fetch(key: Key) -> Any:
+        if key not in made:
+            made[key] = tf.compat.v1.placeholder(spec(key).dtype, spec(key).shape)
+            if key[0] == SOURCE:
+                needs.sources.append(key[1])
+            else:
+                needs.others.append(key)
+        return made[key]
+
+    with tf.Graph().as_default():
+        Builder(region, knobs, soft_mode, fetch, dtype).run(closing)
+    return Recipe(region, closing, knobs, soft_mode, needs, dtype)
 
 
 def function_def(name: str, body: Callable[..., Any], specs: list[tf.TensorSpec], names: list[str]) -> FunctionDef:

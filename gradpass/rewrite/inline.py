@@ -17,6 +17,10 @@ def inline(function: Function, call_names: set[str]) -> FunctionDef:
     gradient, whose
     registered function refers to it by name.
     """
+    if function.is_graph:
+        raise Decline(
+            "a severed discrete value crosses a call of the top-level graph, which this version does not inline"
+        )
     out = FunctionDef()
     out.CopyFrom(function.proto)
     del out.node_def[:]

@@ -44,8 +44,9 @@ class Stop:
 
 
 class Region:
-    """The shadows of one function for a set of chosen cuts.
+    """The shadows of one function (or the top-level graph) for a set of chosen cuts.
 
+    `results` are the function's, or the values that the entries of a graph give out.
     `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the
     value
     itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is
@@ -53,9 +54,15 @@ class Region:
     """
 
     def __init__(
-        self, function: Function, cuts: set[Cut], relevant: set[Value], choices: dict[str, str] | None = None
+        self,
+        function: Function,
+        results: list[Value],
+        cuts: set[Cut],
+        relevant: set[Value],
+        choices: dict[str, str] | None = None,
     ) -> None:
         self.function = function
+        self.results = results
         self.chosen: dict[Node, set[int]] = {}
         for node, index in cuts:
             self.chosen.setdefault(node, set()).add(index)
@@ -76,7 +83,7 @@ class Region:
                 self._live.add(argument.output(0))
         for node in self.function.order():
             self._visit(node)
-        for port, value in enumerate(self.function.results):
+        for port, value in enumerate(self.results):
             if value not in self._origin or value not in self.relevant:
                 continue
             if is_float(value.dtype):

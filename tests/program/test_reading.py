@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from gradpass.errors import GradpassError, TargetError
+from gradpass.errors import TargetError
 from gradpass.flow.analysis import analyse
 from gradpass.program.savedmodel import read
-from gradpass.rewrite.fix import repair
 from tests.models import save, save_expressions
 from tests.rewrite.modules import NestedCalls, TwoLayers
 
@@ -49,8 +48,6 @@ def test_tf1_saved_model(tmp_path: Path, resource: bool) -> None:
     assert states == {"w": "zero", "u": "flows"}
     assert truth["w"] is not None  # zeros, not None: Sign's gradient
     assert [(c.op, c.starves) for c in verdict.cuts] == [("Sign", [list(states).index("w")])]
-    with pytest.raises(GradpassError, match="TF1 SavedModel"):
-        repair(model)
 
 
 def test_frozen_graph(tmp_path: Path) -> None:
@@ -63,8 +60,6 @@ def test_frozen_graph(tmp_path: Path) -> None:
     (verdict,) = analyse(read(file))
     assert [(t.kind, t.name, t.structure) for t in verdict.targets] == [("input", "x", "none")]
     assert [c.op for c in verdict.cuts] == ["Greater", "Greater"]
-    with pytest.raises(GradpassError, match="frozen graph"):
-        repair(read(file))
 
 
 def test_no_tensorflow_is_imported(nested: Path) -> None:

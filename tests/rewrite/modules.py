@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-RNG = np.random.default_rng(7)
 
 
 def variable(name: str, *shape: int) -> tf.Variable:
-    return tf.Variable(RNG.normal(size=shape), dtype=tf.float32, name=name)
+    """A random variable whose values depend on its name alone."""
+    rng = np.random.default_rng(sum(name.encode()))
+    return tf.Variable(rng.normal(size=shape), dtype=tf.float32, name=name)
 
 
 class NestedCalls(tf.Module):
@@ -157,10 +158,10 @@ class ReluMask(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.w = variable("w", 3)
-        self.v = variable("v", 3)
+        self.w = variable("w", 16)
+        self.v = variable("v", 16)
 
-    @tf.function(input_signature=[tf.TensorSpec([3], tf.float32, name="x")])
+    @tf.function(input_signature=[tf.TensorSpec([16], tf.float32, name="x")])
     def serve(self, x: Any) -> dict[str, Any]:
         z = x * self.w
         masked = z * tf.cast(z > 0, tf.float32)

@@ -1,0 +1,196 @@
+"""Closes the regions of a plan: builds their functions, puts the carriers in, and makes the new model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensorboard.compat.proto.function_pb2 import FunctionDef
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
+
+from gradpass.flow.blame import Blame
+from gradpass.flow.verdict import EntryVerdict
+from gradpass.program.graph import Function, Node, Value
+from gradpass.program.savedmodel import Model
+from gradpass.rewrite import build
+from gradpass.rewrite.carrier import Additions, carry
+from gradpass.rewrite.fix import Options, Repair, Step, place_of
+from gradpass.rewrite.region import Closing, Cut, Region, Stop
+from gradpass.rewrite.splice import GraphSplice, Splice
+from gradpass.rules.base import Decline
+
+TF1_LOOPS = frozenset({"Enter", "RefEnter"})
+
+
+@dataclass
+class Served:
+    """What a cut got: the rules on its way, the nodes added, and the least exact kind among its rules."""
+
+    rules: list[str] = field(default_factory=list)
+    nodes: int = 0
+    kind: str = "exact"
+
+
+@dataclass
+class Work:
+    """What is to be repaired: by function the cuts and the values that reach the loss, by cut the plan's steps."""
+
+    cuts: dict[Function, set[Cut]] = field(default_factory=dict)
+    relevant: dict[Function, set[Value]] = field(default_factory=dict)
+    steps: dict[Cut, list[Step]] = field(default_factory=dict)
+
+
+def close_regions(
+    result: Repair,
+    steps: dict[str, Step],
+    followed: list[tuple[EntryVerdict, Blame | None]],
+    options: Options,
+    blocked: list[str],
+) -> None:
+    """Builds every region and the new model; fills the steps."""
+    work = _work(followed, steps)
+    model = result.model
+    objects = SavedObjectGraph()
+    objects.MergeFrom(model.objects or SavedObjectGraph())
+    new = Additions()
+    functions: list[FunctionDef] = []
+    graph: GraphDef | None = None
+    for function, cuts in work.cuts.items():
+        splice = GraphSplice(function) if function.is_graph else Splice(function)
+        served, stops = _close(function, cuts, work, splice, options, model, objects, new)
+        if splice.added:
+            result.added[function.name or "the graph"] = splice.added
+            result.repointed += splice.repointed
+            if isinstance(splice.proto, GraphDef):
+                graph = splice.proto
+            else:
+                functions.append(splice.proto)
+        _tell(work, cuts, served, stops)
+    for step in steps.values():
+        if step.rules:
+            step.declined = None
+        elif step.declined is None:
+            step.declined = "; ".join(blocked) or "no way from it to the loss can carry a surrogate"
+    if functions or graph is not None:
+        kept = objects if model.objects is not None else None
+        result.model = model.changed([*functions, *new.functions], new.gradients, kept, graph)
+        result.pb = result.model.raw
+
+
+def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step]) -> Work:
+    work = Work()
+    for _, blame in followed:
+        if blame is None:
+            continue
+        for place in blame.ways.cost:
+            work.relevant.setdefault(place.frame.function, set()).add(place.value)
+        for frame, node, index in blame.cuts:
+            step = steps.get(place_of(frame.stack, node.name))
+            if step is not None:
+                work.cuts.setdefault(node.function, set()).add((node, index))
+                work.steps.setdefault((node, index), []).append(step)
+    return work
+
+
+def _tell(work: Work, cuts: set[Cut], served: dict[Cut, Served], stops: list[Stop]) -> None:
+    """Writes into the plan what the cuts of one function got, or why they got nothing."""
+    for cut in cuts:
+        got = served.get(cut)
+        why = [stop.reason for stop in stops if cut in stop.cuts]
+        for step in work.steps[cut]:
+            if got is None:
+                step.declined = "; ".join(dict.fromkeys(why)) or None
+                continue
+            step.rules = list(dict.fromkeys([*step.rules, *got.rules]))
+            step.nodes_added += got.nodes
+            step.kind = got.kind
+
+
+def _close(
+    function: Function,
+    cuts: set[Cut],
+    work: Work,
+    splice: Splice,
+    options: Options,
+    model: Model,
+    objects: SavedObjectGraph,
+    new: Additions,
+) -> tuple[dict[Cut, Served], list[Stop]]:
+    """Puts a carrier at every closing of a function's regions; gives what each cut got, and the stops met."""
+    if function.is_graph and any(node.op in TF1_LOOPS for node in function.nodes):
+        reason = "the graph has TF1 while loops, into whose frames this version does not write"
+        return {}, [Stop("", reason, frozenset(cuts))]
+    results = function.results
+    if function.is_graph:
+        results = [value for entry in model.entries.values() for value in entry.outputs.values()]
+    region = Region(function, results, cuts, work.relevant[function], options.rules)
+    soft = options.mode == "soft"
+    # Only an object graph can say what a custom gradient captures, so elsewhere the guarded sum carries.
+    kind = "soft" if soft else options.carrier if model.objects is not None else "sum"
+    served: dict[Cut, Served] = {}
+    stops = list(region.stops)
+    position = {node: i for i, node in enumerate(function.order())}
+    for closing in sorted(region.closings.values(), key=lambda c: position[c.value.node]):
+        nodes = build.needed(region, closing.value)
+        try:
+            if options.exact_only:
+                _only_exact(region, nodes)
+            recipe = build.recipe(region, closing, options.knobs, soft)
+            count = _put(splice, recipe, kind, model, objects, new)
+        except Decline as no:
+            stops.append(Stop(no.node or closing.value.node.name, no.reason, closing.cuts))
+            continue
+        _serve(region, closing, nodes, count, soft, served)
+    return served, stops
+
+
+def _serve(
+    region: Region, closing: Closing, nodes: list[Node], count: int, soft: bool, served: dict[Cut, Served]
+) -> None:
+    rules = [rule for node in nodes if (rule := region.rule[node]) is not None]
+    for cut in closing.cuts:
+        got = served.setdefault(cut, Served())
+        got.rules = list(dict.fromkeys([*got.rules, *(rule.name for rule in rules)]))
+        got.nodes += count
+        if soft:
+            got.kind = "smooth"
+        elif any(rule.kind != "exact" for rule in rules):
+            got.kind = "estimator"
+
+
+def _only_exact(region: Region, nodes: list[Node]) -> None:
+    for node in nodes:
+        rule = region.rule[node]
+        if rule is not None and rule.kind != "exact":
+            raise Decline(f"its rule {rule.name} is an {rule.kind}, and only exact rules were asked for", node.name)
+
+
+def _put(
+    splice: Splice, recipe: build.Recipe, kind: str, model: Model, objects: SavedObjectGraph, new: Additions
+) -> int:
+    """Runs the carrier beside the hard value and lets the closing's users see its result; gives the nodes added."""
+    closing = recipe.closing
+    function = splice.function
+    before = len(new.functions)
+    name = carry(kind, recipe, model.program, objects, new)
+    body = next(f for f in new.functions[before:] if f.signature.name == name)
+    if function.is_graph:
+        del new.functions[before:]  # its nodes go into the graph, nobody calls it
+    grown = len(splice.added)
+    stem = f"{closing.value.node.name}/gradpass"
+    inputs = [] if kind == "soft" else [function.reference(closing.value)]
+    for need, value in recipe.needs.keys:
+        if need == build.READ:
+            dtype = int(build.spec((need, value)).dtype.as_datatype_enum)
+            inputs.append(splice.read(f"{stem}/read", function.reference(value), dtype))
+        elif need == build.SOURCE:
+            inputs.append(splice.reference(value))
+        else:
+            inputs.append(function.reference(value))
+    text = splice.run(f"{stem}/{kind}", body, inputs, build.shape_proto(closing.value))
+    splice.references[closing.value] = text
+    for node, index in closing.uses:
+        splice.repoint(node, index, text)
+    for port in closing.results:
+        splice.repoint_result(port, closing.value, text)
+    return len(splice.added) - grown + sum(len(f.node_def) for f in new.functions[before:])
