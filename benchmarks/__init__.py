@@ -1,0 +1,1 @@
+"""Measurements on models that nobody tuned gradpass to."""

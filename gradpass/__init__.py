@@ -1,0 +1,39 @@
+"""Tells why a TensorFlow gradient is None, zero or an error, and repairs the graph.
+
+The public names are loaded when they are first used: importing gradpass imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradpass.api import check as check
+    from gradpass.api import fix as fix
+    from gradpass.errors import GradpassError as GradpassError
+    from gradpass.report.diagnostics import Diagnostic as Diagnostic
+    from gradpass.report.diagnostics import FixReport as FixReport
+    from gradpass.report.diagnostics import GradientError as GradientError
+    from gradpass.report.diagnostics import Report as Report
+    from gradpass.report.diagnostics import Target as Target
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "gradpass.api": ("check", "fix"),
+    "gradpass.errors": ("GradpassError",),
+    "gradpass.report.diagnostics": ("Diagnostic", "FixReport", "GradientError", "Report", "Target"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _PUBLIC.items():
+        if name in names:
+            value = globals()[name] = getattr(importlib.import_module(module), name)
+            return value
+    raise AttributeError(f"module 'gradpass' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _PUBLIC.values() for name in names)})

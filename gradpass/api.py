@@ -1,0 +1,157 @@
+"""`check` and `fix` on targets on disk: what the command line runs and Python code imports."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gradpass.errors import GradpassError, OutputError
+
+if TYPE_CHECKING:
+    from gradpass.program.savedmodel import Model
+    from gradpass.report.diagnostics import CheckRow, FixReport, PlanStep, Report
+    from gradpass.rewrite.fix import Repair
+
+Wrt = Literal["variables", "inputs", "both"]
+Mode = Literal["straight-through", "soft"]
+
+
+def check(target: str | os.PathLike[str], *, entry: str | None = None, wrt: Wrt = "variables") -> Report:
+    """The verdict on a SavedModel folder or a frozen `.pb`; imports no TensorFlow.
+
+    `entry` is a signature, "all", or None for serving_default or the only one.
+    """
+    from gradpass.program import savedmodel
+
+    return _verdict(savedmodel.read(_path(target)), entry, wrt)
+
+
+def fix(
+    target: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    entry: str | None = None,
+    mode: Mode = "straight-through",
+    dry_run: bool = False,
+    diff: bool = False,
+    cross_check: bool = True,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> FixReport:
+    """Repairs a target on disk into `out` (default: `TARGET-fixed` beside it) and proves the result.
+
+    `options` go to `rewrite.fix.repair`: carrier, temperature, absolute_temperature, kernel, exact_only, rules.
+    The input is never touched; nothing is written where nothing can be repaired or a cross-check fails.
+    """
+    from gradpass.program import savedmodel
+    from gradpass.report.diagnostics import FixReport
+    from gradpass.report.diff import graph_diff
+    from gradpass.rewrite.fix import repair
+
+    source = _path(target)
+    destination = Path(out) if out is not None else _beside(source)
+    if os.path.lexists(destination) and not force and not dry_run:
+        raise OutputError(f"{destination} exists; give --force to replace it, or choose another place with -o")
+    model = savedmodel.read(source)
+    progress("repairing")
+    done = repair(model, entry, mode, **options)
+    before = _verdict(model, entry, "variables", done)
+    plan = _plan(done, before)
+    if done.pb is None:
+        return FixReport(before, None, plan, [], None, dry_run)
+    changes = graph_diff(model.program, done.model.program) if diff else ""
+    if dry_run:
+        return FixReport(before, _verdict(done.model, entry, "variables", done), plan, [], None, dry_run, changes)
+    from gradpass.program.writer import write_saved_model
+
+    with _staged(source, destination, done.pb) as stage:
+        after = _verdict(savedmodel.read(stage), entry, "variables", done)
+        after.target = str(destination)
+        report = FixReport(before, after, plan, [], str(destination), diff=changes)
+        if cross_check:
+            report.crosscheck = prove(source, stage, before, after, mode, progress)
+        if report.failed:
+            report.output = None
+        else:
+            write_saved_model(source, destination, done.pb, force=force)
+    return report
+
+
+def prove(
+    original: Path, fixed: Path, before: Report, after: Report, mode: Mode, progress: Callable[[str], None]
+) -> list[CheckRow]:
+    """The cross-checks of a repaired model against its original."""
+    from gradpass.crosscheck import crosscheck
+    from gradpass.report.diagnostics import CheckRow
+
+    flowing = {(entry.name, t.path) for entry in after.entries for t in entry.targets if not t.starved}
+    promised = {
+        entry.name: [
+            t.name for t in entry.targets if t.kind == "variable" and t.starved and (entry.name, t.path) in flowing
+        ]
+        for entry in before.entries
+    }
+    checks = crosscheck(original, fixed, entries=list(promised), promised=promised, mode=mode, progress=progress)
+    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
+
+
+def _verdict(model: Model, entry: str | None, wrt: str, done: Repair | None = None) -> Report:
+    """The report on a model; with a repair, what it declined is told with its reason."""
+    from gradpass.flow.analysis import analyse
+    from gradpass.report.build import build
+
+    declined = {(s.cut.function, s.cut.node): s.declined for s in done.plan if s.declined} if done else {}
+    return build(model, analyse(model, entry, wrt), declined)
+
+
+def _plan(done: Repair, before: Report) -> list[PlanStep]:
+    from gradpass.report.diagnostics import PlanStep
+
+    places = {(d.function, d.node): i for i, d in enumerate(before.diagnostics) if d.node is not None}
+    return [
+        PlanStep(
+            places.get((step.cut.function, step.cut.node)),
+            None if step.declined else next(iter(step.rules), None),
+            None if step.declined else step.kind,
+            step.nodes_added,
+            step.declined,
+            list(step.rules),
+        )
+        for step in done.plan
+    ]
+
+
+@contextmanager
+def _staged(source: Path, out: Path, pb: bytes) -> Iterator[Path]:
+    """The new model under a hidden name beside its final place, for as long as it is being checked."""
+    from gradpass.program.writer import write_saved_model
+
+    stage = out.parent / f".{out.name}.check-{secrets.token_hex(4)}"
+    try:
+        write_saved_model(source, stage, pb, force=False)
+    except OutputError as problem:
+        raise OutputError(str(problem).replace(str(stage.absolute()), str(out))) from problem
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage)
+
+
+def _beside(source: Path) -> Path:
+    named = source if source.name else Path(os.path.abspath(source))
+    return named.with_name(f"{named.name}-fixed")
+
+
+def _path(target: object) -> Path:
+    if isinstance(target, (str, os.PathLike)):
+        return Path(target)
+    raise GradpassError(
+        f"this version reads models from disk, not a live {type(target).__name__}; save it with tf.saved_model.save "
+        "and give the folder"
+    )

@@ -1,0 +1,336 @@
+"""The command line: reads words, calls `api`, renders, and turns what happened into an exit status.
+
+TensorFlow, the analysis and rich are imported by the commands that need them, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradpass import __version__
+from gradpass.errors import GradpassBug, GradpassError, OutputError
+
+if TYPE_CHECKING:
+    from gradpass.report.diagnostics import FixReport, Report
+
+FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
+
+NOT_YET = "is not part of this version of gradpass"
+LATER_COMMANDS = ("prune", "harden", "bench", "probe")
+LATER_FORMATS = ("sarif", "github", "markdown", "html", "model-explorer")
+
+Command = Callable[..., Any]
+
+
+class Commands(click.Group):
+    """The commands; those of a later version are refused by name, so that nobody looks for a typing mistake."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, after a look at what is still to come."""
+        if args and args[0] in LATER_COMMANDS:
+            raise GradpassError(f"`gradpass {args[0]}` {NOT_YET}; `gradpass --help` lists what is")
+        return super().resolve_command(ctx, args)
+
+
+def later(*flags: str, **attributes: Any) -> Callable[[Command], Command]:
+    """An option of a later version: not shown, and refused by name when given."""
+
+    def refuse(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+        if value:
+            raise GradpassError(f"{option.opts[0]} {NOT_YET}; leave it out")
+
+    return click.option(*flags, callback=refuse, expose_value=False, hidden=True, **attributes)
+
+
+def _format(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    if value in LATER_FORMATS:
+        raise GradpassError(f"--format {value} {NOT_YET}; choose text, concise or json")
+    return value
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """`--format`: the ones that a command has; those to come are known by name."""
+    return click.option(
+        "--format",
+        "style",
+        type=click.Choice([*formats, *LATER_FORMATS]),
+        default="text",
+        callback=_format,
+        metavar="F",
+        help=f"{', '.join(formats)}.",
+    )
+
+
+target_argument = click.argument("target", type=click.Path(path_type=Path))
+entry_option = click.option(
+    "--entry", metavar="NAME|all", help="The signature to follow (default: serving_default, or the only one)."
+)
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(["straight-through", "soft"]),
+    default="straight-through",
+    show_default=True,
+    help="Keep every output bit for bit, or let the values become soft too.",
+)
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="gradpass %(version)s")
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """Tells why a TensorFlow gradient is None, zero or an error, and repairs the graph."""
+    if context.invoked_subcommand is None:
+        raise click.UsageError("which command? `gradpass --help` lists them")
+
+
+@commands.command()
+@target_argument
+@entry_option
+@click.option(
+    "--wrt",
+    type=click.Choice(["variables", "inputs", "both"]),
+    default="variables",
+    show_default=True,
+    help="Whose gradients.",
+)
+@click.option("--order", type=click.Choice(["1", "2"]), default="1", hidden=True)
+@format_option("text", "concise", "json")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file.")
+@click.option("--select", default="", metavar="CODES", help="Only these codes or prefixes (GP1,GP204).")
+@click.option("--ignore", default="", metavar="CODES", help="Not these codes or prefixes.")
+def check(
+    target: Path, entry: str | None, wrt: Any, order: str, style: str, output: Path | None, select: str, ignore: str
+) -> int:
+    """Says for every trainable variable of TARGET whether a gradient reaches it, and what severs it.
+
+    TARGET is a SavedModel folder or a frozen GraphDef (.pb). Exit status: 0 nothing found, 1 findings, 2 the call or
+    the target is wrong.
+    """
+    from gradpass.api import check as verdict
+    from gradpass.report.terminal import progress
+
+    if order != "1":
+        raise GradpassError(f"--order {order} {NOT_YET}; leave it out")
+    selected, ignored = _codes(select), _codes(ignore)
+    with progress(f"reading {target}"):
+        report = verdict(target, entry=entry, wrt=wrt).filtered(selected, ignored)
+    if style == "concise":
+        from gradpass.report.concise import render_concise
+
+        _put(render_concise(report), output)
+    else:
+        _emit(report, style, output)
+    return report.exit_status
+
+
+@commands.command()
+@target_argument
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: TARGET-fixed)."
+)
+@entry_option
+@mode_option
+@click.option(
+    "--carrier",
+    type=click.Choice(["bridge", "sum"]),
+    default="bridge",
+    show_default=True,
+    help="What carries the derivative.",
+)
+@click.option(
+    "--temperature",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="T",
+    help="How soft the surrogates are, relative to the spread of their input.",
+)
+@click.option("--absolute-temperature", is_flag=True, help="Take T as it is, whatever the spread.")
+@click.option("--kernel", metavar="NAME", help="The kernel of thresholds.")
+@click.option("--rule", "rules", multiple=True, metavar="OP=RULE", help="Use this rule for this op.")
+@click.option("--exact-only", is_flag=True, help="Only rules whose derivative is the true one.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option("--diff", is_flag=True, help="Show the nodes added and re-pointed.")
+@click.option("--no-crosscheck", is_flag=True, help="Write without proving the result.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@format_option("text", "json")
+@later("--prune", is_flag=True)
+@later("--all", is_flag=True)
+@later("--through-stop-gradient", is_flag=True)
+def fix(
+    target: Path, output: Path | None, style: str, no_crosscheck: bool, rules: Sequence[str], **options: Any
+) -> int:
+    """Repairs TARGET into OUT: adds a derivative where gradients are severed, and proves the result.
+
+    Exit status: 0 all done and cross-checked, 1 some targets stay starved (each with its reason) or a cross-check
+    failed, 2 the call or the target is wrong.
+    """
+    from gradpass.api import fix as repair
+    from gradpass.report.terminal import progress, quiet_tensorflow
+
+    chosen = dict(_pair(text) for text in rules)
+    with progress(f"reading {target}") as say, quiet_tensorflow():
+        report = repair(target, output, cross_check=not no_crosscheck, progress=say, rules=chosen, **options)
+    _emit(report, style, None)
+    return report.exit_status
+
+
+@commands.command()
+@click.argument("original", type=click.Path(path_type=Path))
+@click.argument("fixed", type=click.Path(path_type=Path))
+@entry_option
+@mode_option
+@format_option("text", "json")
+def crosscheck(original: Path, fixed: Path, entry: str | None, mode: Any, style: str) -> int:
+    """Proves FIXED against ORIGINAL: same values, same through ONNX, and gradients where there were none.
+
+    Exit status: 0 no check failed, 1 one did, 2 the call or a target is wrong.
+    """
+    from gradpass.api import check as verdict
+    from gradpass.api import prove
+    from gradpass.report.terminal import progress, quiet_tensorflow
+
+    before, after = verdict(original, entry=entry), verdict(fixed, entry=entry)
+    with progress("loading both models") as say, quiet_tensorflow():
+        rows = prove(original, fixed, before, after, mode, say)
+    if style == "json":
+        from gradpass.report.json import render_checks
+
+        click.echo(render_checks(rows))
+    else:
+        from gradpass.report.fixtext import render_crosscheck
+        from gradpass.report.text import show
+
+        show(lambda _: render_crosscheck(rows), sys.stdout)
+    return FINDINGS if any(row.status == "failed" for row in rows) else 0
+
+
+@commands.command()
+@click.argument("words", nargs=-1, required=True, metavar="CODE | rules | ops [NAME]")
+def explain(words: Sequence[str]) -> int:
+    """Explains a code (GP102 or its name), the rules, or what TensorFlow's gradient of an op gives each input."""
+    if words[0] in ("codes", "rules", "ops"):
+        return _explained(words[0], words[1:])
+    return _explained("codes", words)
+
+
+@commands.command()
+@click.argument("names", nargs=-1)
+def rules(names: Sequence[str]) -> int:
+    """Lists the repair rules, or explains one."""
+    return _explained("rules", names)
+
+
+@commands.command()
+@click.argument("names", nargs=-1)
+def ops(names: Sequence[str]) -> int:
+    """Lists the gradient edge table, or explains one op."""
+    return _explained("ops", names)
+
+
+@commands.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+def demo(folder: Path | None) -> int:
+    """Makes an example SavedModel in FOLDER (default: a temporary one), checks it, fixes it, cross-checks it."""
+    from gradpass.demo import run
+    from gradpass.report.terminal import quiet_tensorflow
+
+    with quiet_tensorflow():
+        return run(folder, sys.stdout)
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    """The codes or prefixes of `--select` and `--ignore`; one that fits no code is a mistake."""
+    from gradpass.report.codes import all_codes
+
+    prefixes = tuple(part.strip().upper() for part in text.split(",") if part.strip())
+    for prefix in prefixes:
+        if not any(code.startswith(prefix) for code in all_codes()):
+            raise GradpassError(f"no code begins with {prefix!r}; `gradpass explain codes` lists them")
+    return prefixes
+
+
+def _pair(text: str) -> tuple[str, str]:
+    op, equals, rule = text.partition("=")
+    if not (op and equals and rule):
+        raise GradpassError(f"--rule takes OP=RULE, not {text!r}; `gradpass rules` lists the rules")
+    return op, rule
+
+
+def _emit(report: Report | FixReport, style: str, output: Path | None) -> None:
+    """Prints a report as text or JSON, or writes it to a file."""
+    if style == "json":
+        from gradpass.report.json import render_json
+
+        _put(render_json(report) + "\n", output)
+    elif output is not None:
+        _put(str(report), output)
+    else:
+        from gradpass.report.text import show
+
+        show(report.render, sys.stdout)
+
+
+def _put(text: str, output: Path | None) -> None:
+    """Prints a text, or writes it to a file, whole or not at all."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    plain = output.is_file() or not output.exists()
+    stage = output.with_name(f".{output.name}.{os.getpid()}") if plain else output  # a pipe or a device is not replaced
+    try:
+        stage.write_text(text, "utf-8")
+        stage.replace(output)
+    except OSError as problem:
+        if plain:
+            with suppress(OSError):
+                stage.unlink()
+        raise OutputError(f"{output} cannot be written ({problem.strerror}); choose another place with -o") from problem
+
+
+def _explained(what: str, words: Sequence[str]) -> int:
+    from gradpass.report import explain
+    from gradpass.report.text import show
+
+    show(lambda width: explain.SUBJECTS[what](words, width), sys.stdout)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and gives its exit status; what a user did wrong is one line on stderr."""
+    try:
+        status = commands.main(args=arguments, prog_name="gradpass", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (GradpassError, click.ClickException) as problem:
+        text = problem.format_message() if isinstance(problem, click.ClickException) else str(problem)
+        click.echo(f"gradpass: error: {' '.join(text.split())}", err=True)
+        return WRONG
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("gradpass: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # Who read our output has gone; keep Python from complaining about that when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except GradpassBug:
+        traceback.print_exc()
+        click.echo("gradpass: this is a bug in gradpass; please report it with the lines above", err=True)
+        return BUG
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,1 @@
+"""What a user reads: diagnostics made of verdicts, their codes, and one renderer a format."""

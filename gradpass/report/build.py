@@ -1,0 +1,219 @@
+"""From verdicts to a report: one diagnostic a cause, with its code, its words and what can be done about it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gradpass import __version__
+from gradpass.flow import edges
+from gradpass.flow.analysis import dtype_name
+from gradpass.flow.facts import FLOAT
+from gradpass.flow.verdict import Cut, EntryVerdict
+from gradpass.flow.verdict import Target as Judged
+from gradpass.program.savedmodel import Model, Variable
+from gradpass.report.codes import Code, code_of_op, find
+from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
+from gradpass.report.words import size, whom
+from gradpass.rules.base import by_op
+
+Place = tuple[str | None, str]  # the function (None: the graph) and the node of a cut
+
+FLOAT_NAMES = frozenset(map(dtype_name, FLOAT))
+GETS = {"none": "None", "zero": "zeros", "raises": "an error", "flows": "a gradient"}
+HIDDEN = "TensorFlow answers zeros, because a loop or a call hides the cut; the way is severed all the same"
+
+
+def build(model: Model, verdicts: Iterable[EntryVerdict], declined: Mapping[Place, str] | None = None) -> Report:
+    """The report on a model; `declined` tells for a cut why the plan leaves it."""
+    builder = _Builder(model, declined or {})
+    entries = [builder.entry(verdict) for verdict in verdicts]
+    builder.orphans()
+    return Report(str(model.path), entries, builder.finish(), __version__, edges.table().version)
+
+
+class _Builder:
+    """Collects causes over all entries; the same op met in two entries stays one diagnostic."""
+
+    def __init__(self, model: Model, declined: Mapping[Place, str]) -> None:
+        self.model = model
+        self.declined = declined
+        self.found: dict[tuple[Any, ...], _Cause] = {}
+
+    def entry(self, verdict: EntryVerdict) -> Entry:
+        """Adds the causes of one entry, and gives its targets with the indices of theirs."""
+        names = _names(verdict.targets)
+        hers = [set[int]() for _ in verdict.targets]
+
+        def add(
+            key: tuple[Any, ...], code: type[Code], targets: Iterable[int], cut: Cut | None = None, raises: bool = False
+        ) -> None:
+            cause = self.found.setdefault(key, _Cause(len(self.found), code, cut))
+            if verdict.name not in cause.entries:
+                cause.entries.append(verdict.name)
+            group = cause.raises if raises else cause.starves
+            for i in targets:
+                group[verdict.targets[i].path] = (names[i], verdict.targets[i])
+                hers[i].add(cause.index)
+
+        if not verdict.float_outputs:
+            add(("no-float", verdict.name), find("GP203"), range(len(verdict.targets)))
+        else:
+            self._severed(verdict, add)
+        everybody = enumerate(verdict.targets)
+        left = [i for i, target in everybody if target.starved and not hers[i]]
+        if left:
+            add(("lost", verdict.name), find("GP302"), left)
+        return Entry(
+            verdict.name,
+            list(verdict.outputs),
+            [
+                Target(t.name, t.path, t.kind, t.dtype, t.shape, t.parameters, t.state, t.structure, sorted(mine))
+                for t, mine in zip(verdict.targets, hers, strict=True)
+            ],
+        )
+
+    def _severed(self, verdict: EntryVerdict, add: Any) -> None:
+        """The causes of an entry that has something to differentiate."""
+        for cut in verdict.cuts:
+            add((cut.function, cut.node), self._code_of(cut), cut.starves, cut)
+        for cut in verdict.raising:
+            add((cut.function, cut.node), self._code_of(cut), cut.starves, cut, raises=True)
+        starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows"]
+        integer = [i for i in starved if not _is_float(verdict.targets[i])]
+        groups = (
+            ("GP205", integer),
+            ("GP202", [i for i in verdict.uncaptured if i not in integer]),
+            ("GP201", [i for i in verdict.disconnected if i not in integer and i not in verdict.uncaptured]),
+        )
+        for code, targets in groups:
+            if targets:
+                add((code, verdict.name), find(code), targets)
+
+    def _code_of(self, cut: Cut) -> type[Code]:
+        """The code of a cut: a custom gradient that is lost, the code that names the op, or a general one."""
+        if cut.how == "raises" and self._has_custom_gradient(cut):
+            return find("GP110")
+        return code_of_op(cut.op) or find({"raises": "GP109", "zero": "GP300", "none": "GP100"}[cut.how])
+
+    def _has_custom_gradient(self, cut: Cut) -> bool:
+        program = self.model.program
+        function = program.graph if cut.function is None else program.function(cut.function)
+        return function.by_name[cut.node].attr("_gradient_op_type") is not None
+
+    def orphans(self) -> None:
+        """Sums up the variables that no function uses."""
+        orphans = [v for key, v in self.model.variables.items() if key not in self.model.captured]
+        if orphans:
+            self.found[("orphans",)] = _Cause(len(self.found), find("GP204"), None, orphans=orphans)
+
+    def finish(self) -> list[Diagnostic]:
+        """The diagnostics, in the order in which the causes were met."""
+        return [cause.diagnostic(self.declined) for cause in self.found.values()]
+
+
+class _Cause:
+    """One cause while it is collected: whom it starves and for whom it raises, by path, as (shown name, target)."""
+
+    def __init__(self, index: int, code: type[Code], cut: Cut | None, orphans: Iterable[Variable] = ()) -> None:
+        self.index = index
+        self.code = code
+        self.cut = cut
+        self.orphans = list(orphans)
+        self.entries: list[str] = []
+        self.starves: dict[str, tuple[str, Judged]] = {}
+        self.raises: dict[str, tuple[str, Judged]] = {}
+
+    def diagnostic(self, declined: Mapping[Place, str]) -> Diagnostic:
+        """The finished diagnostic."""
+        concerned = list((self.starves or self.raises).values())
+        cut = self.cut
+        starves = [name for name, _ in self.starves.values()]
+        return Diagnostic(
+            code=self.code.code,
+            name=self.code.name,
+            severity=self.code.severity,
+            message=self._message([target for _, target in concerned], [name for name, _ in concerned]),
+            help=self.code.help,
+            op=cut.op if cut else None,
+            node=cut.node if cut else None,
+            function=cut.function if cut else None,
+            stack=list(cut.stack) if cut else [],
+            entries=self.entries,
+            starves=starves,
+            unused=self._unused(),
+            raises=[name for name, _ in self.raises.values()],
+            parameters=sum(v.parameters for v in self.orphans) or sum(t.parameters for _, t in self.starves.values()),
+            path=cut.path if cut else [],
+            notes=self._notes(),
+            fix=self._fix(declined),
+        )
+
+    def _message(self, targets: list[Judged], names: list[str]) -> str:
+        if self.orphans:
+            return self.code.message.format(
+                whom=whom(self._unused(), "variable"), bytes=size(sum(map(_bytes, self.orphans)))
+            )
+        kind = targets[0].kind if targets and len({t.kind for t in targets}) == 1 else "target"
+        # Where the graph is severed but the state is an error or zeros, the state is what the user saw.
+        states = [s for s in GETS if any(t.state == s for t in targets)]
+        gets = " or ".join(GETS[s] for s in states if s != "flows" or len(states) == 1)
+        verb = "gets" if len(names) == 1 else "get"
+        entry = " and ".join(f"entry `{name}`" for name in self.entries)
+        return self.code.message.format(
+            what=_what(self.cut), whom=whom(names, kind), gets=f"{verb} {gets}", entry=entry
+        )
+
+    def _unused(self) -> list[str]:
+        return _unique([v.name for v in self.orphans], [v.path for v in self.orphans])
+
+    def _notes(self) -> list[str]:
+        notes = []
+        starved = [target for _, target in self.starves.values()]
+        if any(t.state == "zero" and t.structure == "none" for t in starved):
+            notes.append(HIDDEN)
+        beside = [name for path, (name, _) in self.raises.items() if path not in self.starves]
+        if beside:
+            shown = whom(beside, "target")
+            notes.append(f"TensorFlow raises for {shown} too, though no way from there passes through this op")
+        return notes
+
+    def _fix(self, declined: Mapping[Place, str]) -> Fix:
+        if self.code.fix is not None:
+            return Fix(self.code.fix, None, self.code.refusal)
+        if self.cut is None:
+            return Fix("refuse", None, "gradpass has no repair for this cause")
+        rule = next(iter(by_op().get(self.cut.op, ())), None)
+        if rule is None:
+            return Fix("refuse", None, f"gradpass has no rule for {self.cut.op}")
+        reason = declined.get((self.cut.function, self.cut.node))
+        return Fix("refuse", rule.name, reason) if reason else Fix(rule.kind, rule.name)
+
+
+def _what(cut: Cut | None) -> str:
+    """A node by its name, and its op where the name does not tell."""
+    if cut is None:
+        return ""
+    told = re.sub(r"_\d+$", "", cut.node.rpartition("/")[2]).lower() == cut.op.lower()
+    return f"`{cut.node}`" if told else f"`{cut.node}` ({cut.op})"
+
+
+def _bytes(variable: Variable) -> int:
+    width = re.search(r"\d+$", dtype_name(variable.dtype))
+    return variable.parameters * (int(width.group()) // 8 if width else 1)
+
+
+def _is_float(target: Judged) -> bool:
+    return target.dtype in FLOAT_NAMES
+
+
+def _names(targets: list[Judged]) -> list[str]:
+    return _unique([t.name for t in targets], [t.path for t in targets])
+
+
+def _unique(names: list[str], paths: list[str]) -> list[str]:
+    """The name of each where it is unmistakable, else its path."""
+    times = Counter(names)
+    return [name if times[name] == 1 else path for name, path in zip(names, paths, strict=True)]

@@ -1,0 +1,283 @@
+"""Findings as plain data, in the shape of the JSON that other programs read; rendering is elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from gradpass.errors import GradpassError
+from gradpass.flow.verdict import State, Structure
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["error", "warning", "note"]
+FixKind = Literal["exact", "estimator", "smooth", "prune", "advise", "refuse"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The user's line that made an op."""
+
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What can be done about a diagnostic: by which rule, or why not."""
+
+    kind: FixKind
+    rule: str | None = None
+    reason: str | None = None
+
+
+@dataclass
+class Target:
+    """A variable or an input, its state in TensorFlow and in truth, and the diagnostics (by index) that concern it."""
+
+    name: str
+    path: str
+    kind: Literal["variable", "input"]
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    parameters: int
+    state: State
+    structure: Structure
+    diagnostics: list[int] = field(default_factory=list)
+
+    @property
+    def starved(self) -> bool:
+        """Whether TensorFlow or the graph itself gives it no gradient."""
+        return self.state != "flows" or self.structure != "flows"
+
+
+@dataclass
+class Diagnostic:
+    """One cause, and everybody whom it concerns.
+
+    `starves` are targets without a gradient in the graph's own structure, `raises` those for which TensorFlow raises
+    because of this op, whether they pass through it or not, `unused` variables that are no targets at all. `parameters`
+    counts the elements of `starves` (or `unused`).
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    message: str
+    help: str
+    op: str | None = None
+    node: str | None = None
+    function: str | None = None
+    stack: list[str] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
+    source: Source | None = None
+    starves: list[str] = field(default_factory=list)
+    raises: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    parameters: int = 0
+    path: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fix: Fix = field(default_factory=lambda: Fix("refuse"))
+
+
+@dataclass
+class Entry:
+    """One way into the model, with all its targets."""
+
+    name: str
+    outputs: list[str]
+    targets: list[Target]
+
+
+@dataclass
+class Report:
+    """The verdict on a target, as shown by `gradpass check`."""
+
+    target: str
+    entries: list[Entry]
+    diagnostics: list[Diagnostic]
+    gradpass: str
+    tensorflow_table: str
+
+    @property
+    def targets(self) -> list[Target]:
+        """The targets of all entries."""
+        return [target for entry in self.entries for target in entry.targets]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found; notes do not count."""
+        return all(d.severity == "note" for d in self.diagnostics)
+
+    @property
+    def exit_status(self) -> int:
+        """What `gradpass check` exits with."""
+        return 0 if self.ok else 1
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """Counts over the targets of all entries; a target of two entries counts twice."""
+        targets = self.targets
+        states = [t.state for t in targets]
+        return {
+            "targets": len(targets),
+            **{state: states.count(state) for state in ("flows", "zero", "none", "raises")},
+            "parameters": sum(t.parameters for t in targets),
+            "starved_parameters": sum(t.parameters for t in targets if t.starved),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `gradpass check --format json` prints it; schema.json describes it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "gradpass": self.gradpass,
+            "tensorflow_table": self.tensorflow_table,
+            "target": self.target,
+            "entries": [_plain(entry) for entry in self.entries],
+            "diagnostics": [_plain(diagnostic) for diagnostic in self.diagnostics],
+            "summary": self.summary,
+        }
+
+    def filtered(self, select: tuple[str, ...] = (), ignore: tuple[str, ...] = ()) -> Report:
+        """The report with the diagnostics whose code begins with one of `select` (none: any) and none of `ignore`."""
+        kept = [
+            i
+            for i, d in enumerate(self.diagnostics)
+            if (not select or d.code.startswith(select)) and not (ignore and d.code.startswith(ignore))
+        ]
+        moved = {old: new for new, old in enumerate(kept)}
+        entries = [
+            replace(
+                entry,
+                targets=[
+                    replace(t, diagnostics=[moved[i] for i in t.diagnostics if i in moved]) for t in entry.targets
+                ],
+            )
+            for entry in self.entries
+        ]
+        return replace(self, entries=entries, diagnostics=[self.diagnostics[i] for i in kept])
+
+    def raise_for_findings(self) -> None:
+        """Raises GradientError if anything was found."""
+        if not self.ok:
+            raise GradientError(self)
+
+    def render(self, width: int) -> Iterable[Any]:
+        """The report for people, as rich renderables."""
+        from gradpass.report.text import render_report
+
+        return render_report(self, width)
+
+    def __str__(self) -> str:
+        from gradpass.report.text import plain
+
+        return plain(self.render)
+
+
+class GradientError(GradpassError):
+    """Gradients are missing; `report` says which and why."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+@dataclass
+class PlanStep:
+    """What is done about one diagnostic of the report before (its index), or why nothing is."""
+
+    diagnostic: int | None
+    rule: str | None
+    kind: str | None
+    nodes_added: int
+    declined: str | None
+    rules: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CheckRow:
+    """One cross-check with its figure and its limit."""
+
+    name: str
+    status: Literal["passed", "failed", "skipped"]
+    figure: float | None
+    limit: float | None
+    reason: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON data; a figure that is no finite number becomes null, since JSON has none."""
+        figures = {
+            key: value if value is not None and math.isfinite(value) else None
+            for key, value in (("figure", self.figure), ("limit", self.limit))
+        }
+        return {"name": self.name, "status": self.status, **figures, "reason": self.reason}
+
+
+@dataclass
+class FixReport:
+    """What `gradpass fix` did: the verdict before and after, the plan, the cross-checks, where the output is.
+
+    `after` is None where nothing was repaired; `output` is None where nothing was written. `diff` is shown on request.
+    """
+
+    before: Report
+    after: Report | None
+    plan: list[PlanStep]
+    crosscheck: list[CheckRow]
+    output: str | None
+    dry_run: bool = False
+    diff: str = ""
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the plan changes anything."""
+        return self.after is not None
+
+    @property
+    def failed(self) -> list[CheckRow]:
+        """The cross-checks that failed."""
+        return [row for row in self.crosscheck if row.status == "failed"]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no target is starved (any more) and no cross-check failed."""
+        return (self.after or self.before).ok and not self.failed
+
+    @property
+    def exit_status(self) -> int:
+        """What `gradpass fix` exits with."""
+        return 0 if self.ok else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `gradpass fix --format json` prints it."""
+        return {
+            "before": self.before.to_json(),
+            "after": self.after.to_json() if self.after else None,
+            "plan": [_plain(step) for step in self.plan],
+            "crosscheck": [row.to_json() for row in self.crosscheck],
+            "output": self.output,
+            "diff": self.diff or None,
+        }
+
+    def render(self, width: int) -> Iterable[Any]:
+        """The report for people, as rich renderables."""
+        from gradpass.report.fixtext import render_fix
+
+        return render_fix(self, width)
+
+    def __str__(self) -> str:
+        from gradpass.report.text import plain
+
+        return plain(self.render)
+
+
+def _plain(item: Any) -> Any:
+    """A dataclass as JSON data; tuples become lists, as whoever reads the JSON gets them back."""
+    if isinstance(item, (list, tuple)):
+        return [_plain(part) for part in item]
+    if is_dataclass(item):
+        return {f.name: _plain(getattr(item, f.name)) for f in fields(item)}
+    return item

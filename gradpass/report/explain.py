@@ -1,0 +1,159 @@
+"""The docs that the command line shows: codes, rules, and what TensorFlow's gradient of an op gives each input."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import RenderableType
+from rich.text import Text
+from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+from tensorboard.compat.proto.types_pb2 import DataType
+
+from gradpass.errors import GradpassError
+from gradpass.flow import edges
+from gradpass.program import opdefs
+from gradpass.report.codes import Code, all_codes, find
+from gradpass.report.text import STYLES, line, paragraphs
+from gradpass.rules.base import Rule, by_op
+from gradpass.rules.base import rules as all_rules
+
+T = TypeVar("T")
+_DTYPES = {"float32": AttrValue(type=DataType.DT_FLOAT), "int32": AttrValue(type=DataType.DT_INT32)}
+REACH = {"f": "a gradient", "d": "a gradient, element by element", "0": "zeros"}
+
+
+def codes(words: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """All codes in a line each, or the ones asked for in full."""
+    if words:
+        yield from _each([find(word) for word in words], _code, width)
+        return
+    names = max(len(code.name) for code in all_codes().values())
+    for code in all_codes().values():
+        yield _row(code.code, STYLES[code.severity], f"{code.name:{names}}", code.explanation(), width)
+
+
+def _code(code: type[Code], width: int) -> Iterator[RenderableType]:
+    yield Text.assemble((f"{code.code} {code.name}", "bold"), f" ({code.severity})")
+    yield Text("")
+    yield from paragraphs(code.explanation(), width)
+    if code.ops:
+        yield Text("")
+        yield from paragraphs(f"ops: {', '.join(code.ops)}", width)
+    for title, source in ((f"TensorFlow answers {code.says}:", code.failing), ("With a gradient:", code.fixed)):
+        yield Text("")
+        yield line(title, "bold")
+        yield from (Text(f"    {row}" if row else "") for row in source.strip().splitlines())
+    yield Text("")
+    yield from paragraphs(f"help: {code.help}", width)
+    if code.refusal:
+        yield line(f"`gradpass fix` leaves it: {code.refusal}")
+
+
+def rules(words: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """All rules in a line each, or the ones asked for in full."""
+    by_name = {rule.name: rule for rule in all_rules()}
+    for word in words:
+        if word not in by_name:
+            raise GradpassError(f"there is no rule {word!r}; the rules are {', '.join(by_name)}")
+    if words:
+        yield from _each([by_name[word] for word in words], _rule, width)
+        return
+    names = max(map(len, by_name))
+    for rule in by_name.values():
+        yield _row(f"{rule.name:{names}}", "bold", f"{rule.kind:9}", ", ".join(rule.ops), width)
+
+
+def _row(name: str, style: str, middle: str, text: str, width: int) -> Text:
+    """One line of a list, its text cut where the line ends."""
+    room = max(width - len(name) - len(middle) - 4, 20)
+    return Text.assemble((name, style), f"  {middle}  {textwrap.shorten(text, room, placeholder=' …')}")
+
+
+def _rule(rule: Rule, width: int) -> Iterator[RenderableType]:
+    yield Text.assemble((rule.name, "bold"), f" ({rule.kind})")
+    yield Text("")
+    yield from paragraphs(inspect.getdoc(rule) or "", width)
+    yield Text("")
+    yield from paragraphs(f"ops: {', '.join(rule.ops)}", width)
+    for title, rows in (
+        ("Repairs, for example:", rule.hits),
+        ("Declines:", [f"{code}: {why}" for code, why in rule.misses]),
+    ):
+        if rows:
+            yield Text("")
+            yield line(title, "bold")
+            yield from (Text(f"    {row}") for row in rows)
+
+
+def ops(words: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """All ops of the gradient edge table in a line each, or the ones asked for in full."""
+    table = edges.table()
+    if words:
+        for word in words:
+            if opdefs.get(word) is None:
+                raise GradpassError(
+                    f"TensorFlow {table.version} has no op {word!r}; `gradpass ops` lists those with a gradient"
+                )
+        yield from _each(list(words), _op, width)
+        return
+    yield from (line(f"{name}: {table.kind(name)}") for name in table.names())
+
+
+def _op(op: str, width: int) -> Iterator[RenderableType]:
+    table, signature = edges.table(), opdefs.get(op)
+    assert signature is not None
+    kind = table.kind(op)
+    what = "no gradient registered: asking for one raises LookupError" if kind is None else kind
+    yield Text.assemble((op, "bold"), f" (TensorFlow {table.version}): {what}")
+    outputs = [output.name for output in signature.outputs]
+    raised = table.raises(op, lambda _: None)
+    if raised:
+        yield line(f"  TensorFlow 2 raises {raised}")
+    for dtypes, rows in _by_dtype(op).items() if kind == "function" else ():
+        yield line(f"  where {dtypes}:" if dtypes else "  for all dtypes:")
+        for argument, row in zip(signature.inputs, rows, strict=True):
+            yield line(f"    {argument.name}: {_reach(row, outputs)}")
+    rules_here = by_op().get(op, ())
+    if rules_here:
+        yield line(f"  rules: {', '.join(f'{rule.name} ({rule.kind})' for rule in rules_here)}")
+
+
+def _by_dtype(op: str) -> dict[str, tuple[str | None, ...]]:
+    """What the inputs get, for floats and for whole numbers where that makes a difference."""
+    table, signature = edges.table(), opdefs.get(op)
+    assert signature is not None
+    attributes = sorted({arg.type_attr for arg in signature.inputs + signature.outputs if arg.type_attr})
+    found: dict[tuple[str | None, ...], list[str]] = {}
+    for chosen in itertools.product(("float32", "int32"), repeat=len(attributes)):
+        given = dict(zip(attributes, chosen, strict=True))
+        known = {name: _DTYPES[dtype] for name, dtype in given.items()}
+        rows = table.edges(op, known.get)
+        if rows is not None:
+            found.setdefault(rows, []).append(", ".join(f"{name} is {dtype}" for name, dtype in given.items()))
+    return {"" if len(found) == 1 else " or ".join(where): rows for rows, where in found.items()}
+
+
+def _reach(row: str | None, outputs: list[str]) -> str:
+    """What an input's gradient is: None, or by output."""
+    if row is None:
+        return "None"
+    given = dict.fromkeys(REACH[c] for c in row)
+    if len(given) == 1:
+        return next(iter(given))
+    return ", ".join(f"{REACH[c]} of {output}" for c, output in zip(row, outputs, strict=True))
+
+
+def _each(
+    items: Sequence[T], render: Callable[[T, int], Iterable[RenderableType]], width: int
+) -> Iterator[RenderableType]:
+    for i, item in enumerate(items):
+        if i:
+            yield Text("")
+        yield from render(item, width)
+
+
+SUBJECTS = {"codes": codes, "rules": rules, "ops": ops}

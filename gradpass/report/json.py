@@ -1,0 +1,30 @@
+"""Renders a report as JSON; `schema.json` beside this file describes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gradpass.report.diagnostics import CheckRow, FixReport, Report
+
+
+def render_json(report: Report | FixReport) -> str:
+    """The JSON text of a report."""
+    return _dumps(report.to_json())
+
+
+def render_checks(rows: list[CheckRow]) -> str:
+    """The JSON text of cross-checks alone."""
+    return _dumps({"crosscheck": [row.to_json() for row in rows]})
+
+
+def _dumps(data: dict[str, Any]) -> str:
+    # A number that JSON does not have must stop us here, not the reader.
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a report; `$defs/fix` there is that of `fix --format json`."""
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("schema.json").read_text("utf-8"))
+    return loaded

@@ -1,0 +1,209 @@
+"""Renders a report for people: rustc's shape, in colour on a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from gradpass.report.diagnostics import Diagnostic, Report
+from gradpass.report.words import count, plural
+
+PLAIN_WIDTH = 110  # where there is no terminal to ask
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+ARROW, BROKEN, GAP = "→", "✗", "…"
+ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "..."})
+NEAR = 2  # nodes shown on each side of a cut and at both ends of a path
+SHOWN_NAMES = 6
+TRACED = re.compile(r"__inference_(.+)_[0-9]+")  # what TensorFlow makes of the name of a Python function
+PLAIN_CALL = re.compile(r"(Stateful)?PartitionedCall(_[0-9]+)?")  # a call that nobody named
+
+
+Rendering = Callable[[int], Iterable[RenderableType]]  # made for a width
+
+
+def show(rendering: Rendering, file: IO[str]) -> None:
+    """Writes to a stream: as wide as its terminal, in colour only there, in ASCII where it must be."""
+    console = Console(file=file, highlight=False)
+    if console.is_terminal and _writes_unicode(file):
+        for item in rendering(console.width):
+            _print(console, item)
+    else:
+        text = plain(rendering)
+        file.write(text if _writes_unicode(file) else text.translate(ASCII))
+
+
+def plain(rendering: Rendering, width: int = PLAIN_WIDTH) -> str:
+    """As text without colours."""
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, color_system=None, force_terminal=False, highlight=False, legacy_windows=False
+    )
+    for item in rendering(width):
+        _print(console, item)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def _print(console: Console, item: RenderableType) -> None:
+    # Text is wrapped where it is made; left to rich, a name wider than the terminal would be broken.
+    console.print(item, soft_wrap=isinstance(item, Text))
+
+
+def _writes_unicode(file: IO[str]) -> bool:
+    return (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+
+
+def render_report(report: Report, width: int) -> Iterator[RenderableType]:
+    """The diagnostics, then one line that sums up."""
+    for diagnostic in report.diagnostics:
+        yield from render_diagnostic(diagnostic, report, width)
+        yield Text("")
+    yield summary_line(report)
+    codes = sorted({d.code for d in report.diagnostics})
+    if codes:
+        yield line(f"For more on a code: `gradpass explain {codes[0]}`", "dim")
+
+
+def render_diagnostic(diagnostic: Diagnostic, report: Report, width: int) -> Iterator[RenderableType]:
+    """One finding: what, where, along which way, whom it starves, what to do."""
+    style = STYLES[diagnostic.severity]
+    head = Text.assemble((f"{diagnostic.severity}[{diagnostic.code}]", style))
+    yield from _wrapped(head, ": ", diagnostic.message, width, "bold")
+    where = location(diagnostic)
+    if where:
+        yield Text.assemble(("  --> ", "bold blue"), where)
+    bar = Text("   |", "bold blue")
+    if diagnostic.source:
+        yield bar
+        number = str(diagnostic.source.line)
+        yield Text.assemble((f"{number:>3}| ", "bold blue"), diagnostic.source.text)
+    if diagnostic.path:
+        yield bar
+        for part in _path(diagnostic, width):
+            yield Text.assemble(("   | ", "bold blue"), part)
+        yield bar
+    for label, text in _lines(diagnostic, report):
+        yield from _wrapped(Text.assemble(("   = ", "bold blue"), (f"{label}:", "bold")), " ", text, width)
+
+
+def location(diagnostic: Diagnostic) -> str:
+    """The user's line where it is known, else the node, its function, and what the entry goes through to get there."""
+    if diagnostic.source:
+        return f"{diagnostic.source.file}:{diagnostic.source.line}"
+    if diagnostic.node is None:
+        return ""
+    where = f"node {diagnostic.node}"
+    if diagnostic.function:
+        where += " of function " + TRACED.sub(r"\1", diagnostic.function)
+    through = [name for name in diagnostic.stack if not PLAIN_CALL.fullmatch(name)]
+    return where + (f", inside {f' {ARROW} '.join(through)}" if through else "")
+
+
+def _lines(diagnostic: Diagnostic, report: Report) -> Iterator[tuple[str, str]]:
+    """The labelled lines below the path."""
+    if diagnostic.starves:
+        total = sum({t.path: t.parameters for t in report.targets}.values())
+        yield (
+            "starves",
+            f"{_names(diagnostic.starves)} ({count(diagnostic.parameters)} of {plural(total, 'parameter')})",
+        )
+    if diagnostic.unused:
+        yield "unused", f"{_names(diagnostic.unused)} ({plural(diagnostic.parameters, 'parameter')})"
+    if len(report.entries) > 1 and diagnostic.entries:
+        yield "in", ", ".join(f"entry `{name}`" for name in diagnostic.entries)
+    for note in diagnostic.notes:
+        yield "note", note
+    yield "help", diagnostic.help
+    fix = diagnostic.fix
+    if fix.kind == "refuse":
+        yield "fix", f"none: {fix.reason}"
+    elif fix.rule:
+        which = "its" if fix.kind == "exact" else "a"
+        yield "fix", f"`gradpass fix {report.target}` adds {which} derivative: {fix.rule} ({fix.kind})"
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
+
+
+def shortened(path: list[str], node: str | None) -> list[str]:
+    """A path with its long stretches replaced by how many they are; the ends and the cut keep their neighbours."""
+    cut = path.index(node) if node in path else None
+    anchors = [0, len(path) - 1] if cut is None else [0, cut, len(path) - 1]
+    keep = sorted({i for a in anchors for i in range(a - NEAR + 1, a + NEAR) if 0 <= i < len(path)})
+    shown: list[str] = []
+    for previous, i in zip([-1, *keep], keep, strict=False):
+        hidden = i - previous - 1
+        if hidden == 1:
+            shown.append(path[i - 1])
+        elif hidden:
+            shown.append(f"{GAP} {hidden} more {GAP}")
+        shown.append(path[i])
+    return shown
+
+
+def _path(diagnostic: Diagnostic, width: int) -> Iterator[Text]:
+    """The way of the gradient as a chain, broken at the cut, over as many lines as it needs."""
+    style = STYLES[diagnostic.severity]
+    current = Text()
+    after_cut = False
+    for i, name in enumerate(shortened(diagnostic.path, diagnostic.node)):
+        link = "" if i == 0 else f" {BROKEN} " if after_cut else f" {ARROW} "
+        is_cut = name == diagnostic.node and not after_cut
+        if current.cell_len + len(link) + len(name) > width - 8 and current.cell_len:
+            yield current
+            current = Text("  ")
+            link = link.lstrip()
+        current.append(link, style if after_cut else "dim")
+        current.append(name, style if is_cut else "")
+        after_cut = is_cut
+    yield current
+
+
+def summary_line(report: Report) -> Text:
+    """The last line: how many findings, and what share of the model they starve."""
+    summary = report.summary
+    severities = [d.severity for d in report.diagnostics]
+    notes = f"; {plural(severities.count('note'), 'note')}" if "note" in severities else ""
+    if not summary["targets"]:
+        return line(f"nothing to check: {report.target} has no trainable variables{notes}", "bold yellow")
+    starved = sum(t.starved for t in report.targets)
+    total = f"{count(summary['starved_parameters'])} of {plural(summary['parameters'], 'parameter')}"
+    if not starved:
+        everybody = f"all {plural(summary['targets'], 'target')}, {plural(summary['parameters'], 'parameter')}"
+        return line(f"gradients reach {everybody}{notes}", "bold green")
+    found = [plural(severities.count(s), s) for s in ("error", "warning", "note") if s in severities]
+    share = f"{starved} of {plural(summary['targets'], 'target')} starved, {total}"
+    return line(f"{', '.join(found) or 'no finding selected'}: {share}", STYLES["error"])
+
+
+def line(text: str, style: str = "") -> Text:
+    """Text with its `quoted` parts set off."""
+    made = Text(text, style)
+    made.highlight_regex(re.compile(r"`[^`]+`"), "bold")
+    return made
+
+
+def paragraphs(text: str, width: int) -> Iterator[Text]:
+    """A longer text, wrapped anew."""
+    for i, part in enumerate(re.split(r"\n\s*\n", text)):
+        if i:
+            yield Text("")
+        yield from (
+            line(row) for row in textwrap.wrap(" ".join(part.split()), min(width, PLAIN_WIDTH), break_on_hyphens=False)
+        )
+
+
+def _wrapped(head: Text, gap: str, text: str, width: int, style: str = "") -> Iterator[Text]:
+    """A paragraph behind a head, its further lines indented below the text."""
+    room = max(width - head.cell_len - len(gap), 40)
+    rows = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    indent = " " * min(head.cell_len + len(gap), 12)
+    for i, row in enumerate(rows):
+        yield Text.assemble(head, gap, line(row, style)) if i == 0 else Text.assemble(indent, line(row, style))

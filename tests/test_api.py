@@ -1,0 +1,29 @@
+"""`gradpass.check` and `gradpass.fix` from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import gradpass as gp
+from gradpass.demo import make
+
+
+def test_check_and_fix(tmp_path: Path) -> None:
+    make(tmp_path / "model")
+    report = gp.check(tmp_path / "model")
+    assert not report.ok and [t.state for t in report.targets] == ["none", "flows", "none"]
+    with pytest.raises(gp.GradientError, match="GP102"):
+        report.raise_for_findings()
+    said: list[str] = []
+    fixed = gp.fix(str(tmp_path / "model"), progress=said.append)
+    assert fixed.ok and fixed.output == str(tmp_path / "model-fixed")
+    assert any("ONNX" in text for text in said)
+    gp.check(tmp_path / "model-fixed").raise_for_findings()
+
+
+@pytest.mark.parametrize("function", [gp.check, gp.fix])
+def test_live_models_are_refused_with_what_to_do(function: object) -> None:
+    with pytest.raises(gp.GradpassError, match=r"not a live function; save it with tf\.saved_model\.save"):
+        function(lambda x: x)  # type: ignore[operator]
