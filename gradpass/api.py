@@ -68,33 +68,40 @@ def fix(
     changes = graph_diff(model.program, done.model.program) if diff else ""
     if dry_run:
         return FixReport(before, _verdict(done.model, entry, "variables", done), plan, [], None, dry_run, changes)
-    from gradpass.program.writer import write_saved_model
 
     with _staged(source, destination, done.pb) as stage:
         after = _verdict(savedmodel.read(stage), entry, "variables", done)
         after.target = str(destination)
         report = FixReport(before, after, plan, [], str(destination), diff=changes)
         if cross_check:
-            report.crosscheck = prove(source, stage, before, after, mode, progress)
+            report.crosscheck = prove(source, stage, before, after, mode, progress, done.promised())
         if report.failed:
             report.output = None
         else:
-            write_saved_model(source, destination, done.pb, force=force)
+            _write(source, destination, done.pb, force=force)
     return report
 
 
 def prove(
-    original: Path, fixed: Path, before: Report, after: Report, mode: Mode, progress: Callable[[str], None]
+    original: Path,
+    fixed: Path,
+    before: Report,
+    after: Report,
+    mode: Mode,
+    progress: Callable[[str], None],
+    planned: dict[str, set[str]] | None = None,
 ) -> list[CheckRow]:
-    """The cross-checks of a repaired model against its original."""
+    """The cross-checks of a repaired model against its original.
+
+    Whoever starved before and flows now by our own verdict must flow in TensorFlow, and so must the `planned` paths.
+    """
     from gradpass.crosscheck import crosscheck
     from gradpass.report.diagnostics import CheckRow
 
     flowing = {(entry.name, t.path) for entry in after.entries for t in entry.targets if not t.starved}
+    flowing |= {(entry, path) for entry, paths in (planned or {}).items() for path in paths}
     promised = {
-        entry.name: [
-            t.name for t in entry.targets if t.kind == "variable" and t.starved and (entry.name, t.path) in flowing
-        ]
+        entry.name: [t.name for t in entry.targets if t.starved and (entry.name, t.path) in flowing]
         for entry in before.entries
     }
     checks = crosscheck(original, fixed, entries=list(promised), promised=promised, mode=mode, progress=progress)
@@ -130,21 +137,31 @@ def _plan(done: Repair, before: Report) -> list[PlanStep]:
 @contextmanager
 def _staged(source: Path, out: Path, pb: bytes) -> Iterator[Path]:
     """The new model under a hidden name beside its final place, for as long as it is being checked."""
-    from gradpass.program.writer import write_saved_model
-
-    stage = out.parent / f".{out.name}.check-{secrets.token_hex(4)}"
+    stage = out.parent / f".{out.stem}.check-{secrets.token_hex(4)}{out.suffix}"
     try:
-        write_saved_model(source, stage, pb, force=False)
+        _write(source, stage, pb, force=False)
     except OutputError as problem:
         raise OutputError(str(problem).replace(str(stage.absolute()), str(out))) from problem
     try:
         yield stage
     finally:
-        shutil.rmtree(stage)
+        if stage.is_dir():
+            shutil.rmtree(stage)
+        else:
+            stage.unlink()
+
+
+def _write(source: Path, out: Path, pb: bytes, *, force: bool) -> None:
+    """Writes a SavedModel folder for a folder, a frozen graph for a file."""
+    from gradpass.program.writer import write_file, write_saved_model
+
+    (write_saved_model if source.is_dir() else write_file)(source, out, pb, force=force)
 
 
 def _beside(source: Path) -> Path:
     named = source if source.name else Path(os.path.abspath(source))
+    if named.is_file():
+        return named.with_name(f"{named.stem}-fixed{named.suffix}")
     return named.with_name(f"{named.name}-fixed")
 
 

@@ -49,7 +49,9 @@ def run(folder: Path | None, out: IO[str]) -> int:
     if folder is not None:
         return _run(folder, out)
     with tempfile.TemporaryDirectory(prefix="gradpass-demo-") as temporary:
-        return _run(Path(temporary), out)
+        status = _run(Path(temporary), out)
+    out.write("(both models are gone again; `gradpass demo FOLDER` keeps them)\n")
+    return status
 
 
 def _run(folder: Path, out: IO[str]) -> int:

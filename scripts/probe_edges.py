@@ -1,7 +1,7 @@
-"""Writes gradpass/flow/edges.json and gradpass/program/ops.json from the TensorFlow that is installed.
+"""Writes what the installed TensorFlow says into gradpass/flow/edges*.json and gradpass/program/ops*.json.
 
-    python scripts/probe_edges.py           rewrites both files
-    python scripts/probe_edges.py --check   exits 1 if they differ from what it would write
+    python scripts/probe_edges.py           writes the rows of the installed minor version, keeps those of others
+    python scripts/probe_edges.py --check   exits 1 if the files differ from what it would write
 
 Every gradient function of TensorFlow's registry is called on symbolic inputs (probe_build.py makes them, probe_facts.py
 asks, probe_cases.py varies the attributes); what that cannot decide stands in edge_overrides.py. It uses private
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from probe_build import Attempt, OpDef, flat
 from probe_cases import cases, needs, nodes
 from probe_facts import Inexpressible
 from probe_ops import op_rows, registered_ops
+from probe_store import difference, layout, stale, write
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
@@ -40,25 +39,21 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not up to date")
     check = parser.parse_args().check
     version = ".".join(tf.__version__.split(".")[:2])
-    stored = json.loads(EDGES.read_text())["version"] if EDGES.exists() else None
-    if check and stored != version:
-        print(f"nothing compared: the table is of TensorFlow {stored}, installed is {version}")
-        return 0
-    contents = {OPS: _text(version, op_rows()), EDGES: _text(version, edge_rows())}
-    stale = [path for path, text in contents.items() if not path.exists() or path.read_text() != text]
-    for path in stale:
+    files = {**layout(OPS, version, op_rows()), **layout(EDGES, version, edge_rows())}
+    old = stale(files)
+    for path in old:
         print(f"{path.name} {'is not up to date' if check else 'written'}")
         if check:
-            print("\n".join(_difference(path, contents[path])))
-        else:
-            path.write_text(contents[path])
-    if not stale:
-        print("up to date")
-    return 1 if check and stale else 0
+            print("\n".join(difference(path, files[path])))
+    if not check:
+        write(files)
+    if not old:
+        print(f"up to date with TensorFlow {version}")
+    return 1 if check and old else 0
 
 
 def edge_rows(only: frozenset[str] | None = None) -> dict[str, Row]:
-    """The rows of edges.json, of all ops with a registered gradient or of some."""
+    """The rows of the edge table, of all ops with a registered gradient or of some."""
     rows: dict[str, Row] = {}
     problems = []
     for op in registered_ops():
@@ -136,17 +131,6 @@ def _how(op: OpDef, found: list[tuple[Attempt, Any]]) -> str:
         inputs.append(f"{dtype.name}{f'={spec.value}'.replace(' ', '') if spec.value is not None else shape}")
     text = f"{len(found)} node{'s' if len(found) > 1 else ''}, first {' '.join(inputs) or 'without inputs'}"
     return f"{text} (hint: {HINTS[op.name].why})" if op.name in HINTS else text
-
-
-def _text(version: str, rows: dict[str, Any]) -> str:
-    """The file: one op a line, so that a change shows what it changes."""
-    lines = (f"{json.dumps(name)}:{json.dumps(row, separators=(',', ':'))}" for name, row in sorted(rows.items()))
-    return f'{{"version":"{version}","ops":{{\n' + ",\n".join(lines) + "\n}}\n"
-
-
-def _difference(path: Path, text: str) -> list[str]:
-    old = path.read_text().splitlines() if path.exists() else []
-    return list(difflib.unified_diff(old, text.splitlines(), "stored", "installed", lineterm="", n=0))[:40]
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
 """Tells what an op's gradient function gives each input: nothing, zeros, or a gradient of which outputs.
 
-`edges.json` is probed from TensorFlow's gradient registry by `scripts/probe_edges.py`. An input argument's entry is
-None (the function returns None for it) or a string with one character an output argument: `f` the gradient depends on
-the cotangent of that output, `0` it is a tensor that does not, `d` as `f` between two lists of equal length of which
-element i belongs to element i only (IdentityN). An op that the table does not have has no gradient registered: asking
-raises LookupError.
+`edges.json` is probed from TensorFlow's gradient registry by `scripts/probe_edges.py`; what differs in older versions
+stands in `edges-2.18.json` and the like. An input argument's entry is None (the function returns None for it) or a
+string with one character an output argument: `f` the gradient depends on the cotangent of that output, `0` it is a
+tensor that does not, `d` as `f` between two lists of equal length of which element i belongs to element i only
+(IdentityN). An op that the table does not have has no gradient registered: asking raises LookupError.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tensorboard.compat.proto.types_pb2 import DataType
 
-from gradpass.errors import GradpassError
-from gradpass.program import opdefs
+from gradpass.program import opdefs, tables
+from gradpass.program.opdefs import OpSig
 
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 Edges = tuple[str | None, ...]  # by input argument, in the order of the op's signature
 Kind = Literal["function", "not-differentiable", "call"]
 # "sizes": it raises where no size is known; "batch": also where only the first one is not.
 Need = Literal["rank", "sizes", "batch"]
+_PATH = Path(__file__).with_name("edges.json")
 
 
 class Case(NamedTuple):
@@ -37,17 +37,18 @@ class Case(NamedTuple):
     edges: Edges | None
     raises: str | None
 
-    def applies(self, op: str, attr: AttrOf) -> bool:
+    def applies(self, signature: OpSig, attr: AttrOf) -> bool:
         """Whether a node with these attributes is of this case."""
-        return all(_value(op, attr, name) in allowed for name, allowed in self.when.items())
+        return all(_value(signature, attr, name) in allowed for name, allowed in self.when.items())
 
 
 class EdgeTable:
     """The facts of one TensorFlow version (`version`, major.minor)."""
 
-    def __init__(self, rows: dict[str, Any]) -> None:
-        self.version = str(rows["version"])
-        self._rows: dict[str, dict[str, Any]] = rows["ops"]
+    def __init__(self, version: str, rows: dict[str, dict[str, Any]], signature: Callable[[str], OpSig | None]) -> None:
+        self.version = version
+        self._rows = rows
+        self._signature = signature
         self._simple: dict[str, Edges] = {}
         self._cases: dict[str, list[Case]] = {}
 
@@ -91,42 +92,65 @@ class EdgeTable:
         """All cases of an op, of which the first that applies holds; empty unless its kind is "function"."""
         cases = self._cases.get(op)
         if cases is None:
-            cases = self._cases[op] = [_case(op, case) for case in self.row(op).get("cases", ())]
+            signature = self._signature(op)
+            rows = self.row(op).get("cases", ())
+            cases = self._cases[op] = [_case(signature, row) for row in rows] if signature else []
             if len(cases) == 1 and not cases[0].when and cases[0].edges is not None:
                 self._simple[op] = cases[0].edges
         return cases
 
     def _case(self, op: str, attr: AttrOf) -> Case | None:
-        return next((case for case in self.cases(op) if case.applies(op, attr)), None)
+        cases = self.cases(op)
+        if not cases:
+            return None
+        signature = self._signature(op)
+        assert signature is not None
+        return next((case for case in cases if case.applies(signature, attr)), None)
+
+
+def versions() -> list[str]:
+    """The TensorFlow versions (major.minor) that there is a table of, the oldest first."""
+    return tables.versions(_PATH)
 
 
 @cache
 def table(version: str | None = None) -> EdgeTable:
-    """The edge table of a TensorFlow version (major.minor), by default the one that comes with gradpass."""
-    rows = json.loads(Path(__file__).with_name("edges.json").read_bytes())
-    if version is not None and version != rows["version"]:
-        raise GradpassError(
-            f"there is no gradient edge table for TensorFlow {version}, only one for {rows['version']}: "
-            "make it with scripts/probe_edges.py"
-        )
-    return EdgeTable(rows)
+    """The edge table of a TensorFlow version (major.minor), by default the newest; GradpassError if there is none."""
+    found = tables.read(_PATH, version)
+    if version is None:
+        return EdgeTable(*found, opdefs.get)
+    if found.version == table().version:
+        return table()
+    return EdgeTable(*found, partial(opdefs.get, version=version))
 
 
-def _case(op: str, row: dict[str, Any]) -> Case:
+def table_for(written_by: str) -> EdgeTable:
+    """The table of the TensorFlow that wrote a SavedModel ("2.18.1"), or the newest where there is none of that one."""
+    version = ".".join(written_by.split(".")[:2])
+    return table(version if version in versions() else None)
+
+
+def changes(old: str, new: str) -> list[str]:
+    """The ops whose gradients differ between two versions, or that only one of them has a gradient for."""
+    before, after = table(old), table(new)
+    return sorted(op for op in {*before.names(), *after.names()} if _facts(before, op) != _facts(after, op))
+
+
+def _facts(of: EdgeTable, op: str) -> dict[str, Any]:
+    return {name: value for name, value in of.row(op).items() if name != "how"}
+
+
+def _case(signature: OpSig, row: dict[str, Any]) -> Case:
     when = {name: frozenset(values) for name, values in row.get("when", {}).items()}
-    signature = opdefs.get(op)
-    if signature is None:
-        raise KeyError(op)
     facts = row.get("edges")
     return Case(when, None if facts is None else tuple(facts[arg.name] for arg in signature.inputs), row.get("raises"))
 
 
-def _value(op: str, attr: AttrOf, name: str) -> Any:
+def _value(signature: OpSig, attr: AttrOf, name: str) -> Any:
     """An attribute as edges.json writes it: a DataType's name, a text, an integer or a bool; None if missing."""
     value = attr(name)
     if value is None:
-        signature = opdefs.get(op)
-        value = signature.default(name) if signature else None
+        value = signature.default(name)
         if value is None:
             return None
     field = value.WhichOneof("value")

@@ -1,12 +1,14 @@
 """Tells the arguments, dtypes and attribute defaults of every TensorFlow op without importing TensorFlow.
 
-`ops.json` is written by `scripts/probe_edges.py` from the op registry. A signature is one line there and is parsed when
-its op is first asked for, so that loading the file costs a few milliseconds.
+`ops.json` is written by `scripts/probe_edges.py` from the op registry; what differs in older versions stands in
+`ops-2.18.json` and the like. A signature is one line there and is parsed when its op is first asked for, so that
+loading the file costs a few milliseconds. The signatures of the newest version also read what older ones wrote: where
+TensorFlow changes an op, its arguments stay, and new attributes have a default that means what was before.
 """
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any, NamedTuple
 
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+from gradpass.program import tables
 
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 
@@ -78,25 +82,34 @@ class OpSig:
         return f"<OpSig {self.name}>"
 
 
-def get(op: str) -> OpSig | None:
-    """The signature of an op; None for an op that TensorFlow does not register (a function's name, a custom op)."""
-    signature = _parsed.get(op)
+def get(op: str, version: str | None = None) -> OpSig | None:
+    """The signature of an op in a version, by default the newest.
+
+    None for an op that TensorFlow does not register (a function's name, a custom op).
+    """
+    parsed = _parsed[version]
+    signature = parsed.get(op)
     if signature is None:
-        row = _table()["ops"].get(op)
+        row = _table(version).rows.get(op)
         if row is None:
             return None
-        signature = _parsed[op] = OpSig(op, *row)
+        signature = parsed[op] = OpSig(op, *row)
     return signature
 
 
 def version() -> str:
-    """The TensorFlow version (major.minor) whose op registry this is."""
-    return str(_table()["version"])
+    """The newest TensorFlow version (major.minor) whose op registry is known."""
+    return _table(None).version
 
 
-def names() -> list[str]:
-    """All ops, in alphabetic order."""
-    return list(_table()["ops"])
+def versions() -> list[str]:
+    """The TensorFlow versions whose op registries are known, the oldest first."""
+    return tables.versions(_PATH)
+
+
+def names(version: str | None = None) -> list[str]:
+    """All ops of a version, by default the newest."""
+    return list(_table(version).rows)
 
 
 def arity(args: Sequence[Arg], attr: AttrOf) -> list[tuple[Arg, int]]:
@@ -163,13 +176,13 @@ def output_name(signature: OpSig, attr: AttrOf, port: int) -> tuple[str, int]:
     return signature.outputs[i].name, index
 
 
-_parsed: dict[str, OpSig] = {}
+_PATH = Path(__file__).with_name("ops.json")
+_parsed: defaultdict[str | None, dict[str, OpSig]] = defaultdict(dict)
 
 
 @cache
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("ops.json").read_bytes())
-    return table
+def _table(version: str | None) -> tables.Table:
+    return tables.read(_PATH, version)
 
 
 def _parse_arg(text: str) -> Arg:

@@ -46,6 +46,17 @@ class Repair:
     inlined: dict[str, list[str]] = field(default_factory=dict)
     repointed: int = 0
 
+    def promised(self) -> dict[str, set[str]]:
+        """By entry the paths of the targets of which every cut is served: they must flow now."""
+        promised: dict[str, set[str]] = {}
+        for verdict in self.before:
+            served = {i for cut in verdict.cuts for i in cut.starves}
+            for step in self.plan:
+                if step.declined is not None and any(step.cut is cut for cut in verdict.cuts):
+                    served -= set(step.cut.starves)
+            promised[verdict.name] = {verdict.targets[i].path for i in served}
+        return promised
+
 
 @dataclass
 class Options:

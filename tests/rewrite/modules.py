@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 
-
 def variable(name: str, *shape: int) -> tf.Variable:
     """A random variable whose values depend on its name alone."""
     rng = np.random.default_rng(sum(name.encode()))

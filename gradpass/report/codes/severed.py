@@ -42,9 +42,7 @@ class HardThreshold(Code):
     name = "hard-threshold"
     ops = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "ApproximateEqual")
     message = "{what} answers true or false, which has no derivative: {whom} {gets}"
-    help = (
-        "use a smooth step such as tf.sigmoid, or let `gradpass fix` keep the threshold and add its derivative"
-    )
+    help = "use a smooth step such as tf.sigmoid, or let `gradpass fix` keep the threshold and add its derivative"
     failing = """
 v = tf.Variable([-0.3, 0.2, 0.9])
 

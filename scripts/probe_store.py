@@ -1,0 +1,51 @@
+"""Lays out a table as gradpass/program/tables.py reads it: the newest TensorFlow whole, older ones as what differs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from gradpass.program import tables
+
+Rows = dict[str, Any]
+
+
+def layout(path: Path, version: str, rows: Rows) -> dict[Path, str]:
+    """The files of a table, with their text, once a version has these rows and all other versions what they had."""
+    known = {other: tables.read(path, other).rows for other in tables.versions(path)}
+    known[version] = json.loads(json.dumps(rows))  # as it will be read: tuples are lists
+    newest = max(known, key=tables.order)
+    base = known.pop(newest)
+    parts = {tables.part_path(path, older): _text(older, _changes(base, of)) for older, of in known.items()}
+    return {path: _text(newest, base), **parts}
+
+
+def write(files: dict[Path, str]) -> None:
+    """Puts the files in place."""
+    for path, text in files.items():
+        path.write_text(text, "utf-8")
+    tables.newest.cache_clear()
+
+
+def stale(files: dict[Path, str]) -> list[Path]:
+    """Those of the files that have another text, or are missing."""
+    return [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
+
+
+def difference(path: Path, text: str) -> list[str]:
+    """The first lines in which a file is not as it should be."""
+    old = path.read_text("utf-8").splitlines() if path.exists() else []
+    return list(difflib.unified_diff(old, text.splitlines(), "stored", "installed", lineterm="", n=0))[:40]
+
+
+def _changes(base: Rows, rows: Rows) -> Rows:
+    """What must be changed in `base` to have `rows`; None takes a row away."""
+    return {op: rows.get(op) for op in base.keys() | rows.keys() if base.get(op) != rows.get(op)}
+
+
+def _text(version: str, rows: Rows) -> str:
+    """The file: one op a line, so that a change shows what it changes."""
+    lines = (f"{json.dumps(name)}:{json.dumps(row, separators=(',', ':'))}" for name, row in sorted(rows.items()))
+    return f'{{"version":"{version}","ops":{{\n' + ",\n".join(lines) + "\n}}\n"
