@@ -80,7 +80,8 @@ class Analysis:
         reached = self._reached(function, targets)
         raising: list[tuple[tuple[str, ...], Node]] = []
         for node in reversed(function.order()):
-            if node not in reached:
+            # A target's own node is not asked (gradients_util `_StopOps`): nothing that it reads leads to a target.
+            if node not in reached or not any(v.node in reached for v in node.inputs):
                 continue
             asked = 0
             outs = []

@@ -8,7 +8,7 @@ from gradpass.flow.facts import is_float
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.lazy import tf
 from gradpass.rules.rounding import soft_round
-from gradpass.rules.shadow import Categorical, Numeric, Shadow
+from gradpass.rules.shadow import Categorical, Numeric, Shadow, distribution, of_one_index
 
 DIVISIONS = ("FloorDiv", "FloorMod", "TruncateDiv", "TruncateMod")
 
@@ -25,6 +25,8 @@ class SoftArithmetic(Rule):
     hits = (
         "tf.reduce_sum(tf.gather(c, tf.minimum(tf.argmax(v, 1) + 1, 2)))",
         "tf.reduce_sum(tf.cast((2 * tf.argmax(v, 1) - tf.argmin(v, 1)), f))",
+        "tf.reduce_sum(tf.cast((lambda i: i * i)(tf.argmax(v, 1)), f))",
+        "tf.reduce_sum(tf.one_hot((tf.argmax(v, 1) + [[0], [1], [2]])[:, 1:3], 5, dtype=f) * c[0])",
         "tf.reduce_sum(tf.cast(tf.argmax(v, 1) // 2, f))",
         "tf.reduce_sum(tf.cast(tf.cast(8 * v, tf.int32) // 3, f))",
     )
@@ -32,18 +34,20 @@ class SoftArithmetic(Rule):
     def shadow(self, site: Site) -> Shadow:
         count = len(site.node.inputs)
         shadows = [site.shadow(i) for i in range(count)]
-        soft = [i for i, s in enumerate(shadows) if s is not None]
-        only = shadows[soft[0]]
-        if len(soft) == 1 and isinstance(only, Categorical) and count <= 2:
-            return only.map(lambda support: self._exact(site, soft[0], support))
+        soft = [s for s in shadows if s is not None]
+        first = soft[0]
+        if isinstance(first, Categorical) and (len(soft) == 1 or of_one_index(soft)) and count <= 2:
+            return distribution(first.weights, self._exact(site, shadows))
         operands = [site.numeric(i) for i in range(count)]
         if site.node.op in DIVISIONS:
             return Numeric(self._divided(site, *operands))
         return Numeric(site.replay(operands)[0])
 
     @staticmethod
-    def _exact(site: Site, place: int, support: Any) -> Any:
-        operands = [support if i == place else site.numeric(i)[..., None] for i in range(len(site.node.inputs))]
+    def _exact(site: Site, shadows: list[Shadow | None]) -> Any:
+        operands = [
+            s.support if isinstance(s, Categorical) else site.numeric(i)[..., None] for i, s in enumerate(shadows)
+        ]
         if site.node.op == "TruncateDiv":
             quotient = operands[0] / operands[1]
             return tf.sign(quotient) * tf.floor(tf.abs(quotient))

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.lazy import tf
-from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
+from gradpass.rules.shadow import Categorical, Shadow, distribution
 
 
 class SoftmaxArgmax(Rule):
@@ -124,7 +124,7 @@ def _is_float_dtype(dtype: int) -> bool:
 def _lookup(table: Any, index: Categorical) -> Categorical:
     """The distribution of table[index]: the same weights over the looked-up values."""
     inside = tf.clip_by_value(tf.cast(index.support, tf.int32), 0, tf.shape(table)[0] - 1)
-    return Categorical(index.weights, tf.gather(table, inside))
+    return distribution(index.weights, tf.gather(table, inside))
 
 
 def _mix(weights: Any, table: Any, axis: int, batch: int) -> Any:
@@ -135,6 +135,3 @@ def _mix(weights: Any, table: Any, axis: int, batch: int) -> Any:
     before = "".join(next(letters) for _ in range(axis - batch))
     after = "".join(next(letters) for _ in range(len(table.shape) - axis - 1))
     return tf.einsum(f"{shared}{index}n,{shared}{before}n{after}->{shared}{before}{index}{after}", weights, table)
-
-
-__all__ = ["Numeric", "Probability"]

@@ -6,11 +6,14 @@ from typing import Any
 
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.lazy import tf
-from gradpass.rules.shadow import Numeric, Probability, Shadow
+from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow, distribution, of_one_index
 
 
 class ProductLogic(Rule):
-    """And is p q, or is p + q - p q, not is 1 - p: the probabilities of independent events."""
+    """And is p q, or is p + q - p q, not is 1 - p: the probabilities of independent events.
+
+    Facts about one index are not independent; they combine exactly.
+    """
 
     name = "product-logic"
     ops = ("LogicalAnd", "LogicalOr", "LogicalNot")
@@ -20,6 +23,12 @@ class ProductLogic(Rule):
     )
 
     def shadow(self, site: Site) -> Shadow:
+        facts = [site.shadow(i) for i in range(len(site.node.inputs))]
+        if of_one_index(facts):
+            first = facts[0]
+            assert isinstance(first, Probability)
+            holds = site.replay([fact.holds for fact in facts if isinstance(fact, Probability)])[0]
+            return Probability(tf.reduce_sum(first.weights * tf.cast(holds, site.dtype), -1), first.weights, holds)
         p = site.probability(0)
         if site.node.op == "LogicalNot":
             return Probability(1 - p)
@@ -58,16 +67,34 @@ class MixedSelect(Rule):
     hits = (
         "tf.reduce_sum(tf.where(v > 0, tf.constant(2.0, f), tf.constant(5.0, f)))",
         "tf.reduce_sum(tf.where(tf.constant([True, False, True]), tf.round(v), tf.floor(v)))",
+        "tf.reduce_sum(tf.gather(c, (lambda i: tf.where(i < 0, i + 3, i))(tf.argmax(v, 1))))",
         "tf.reduce_sum(tf.where(v > 9, tf.constant(float('inf'), f), tf.constant(2.0, f)))",
     )
 
     def shadow(self, site: Site) -> Shadow:
+        kept = self._one_index(site)
+        if kept is not None:
+            return kept
         a, b = site.finite(1), site.finite(2)
         if site.shadow(0) is None:
             return site.output(tf.where(_rows(site, site.hard(0)), a, b))
         p = _rows(site, site.probability(0))
         mixed = p * a + (1 - p) * b
         return Probability(mixed) if site.node.output_dtype(0) == 10 else Numeric(mixed)
+
+    @staticmethod
+    def _one_index(site: Site) -> Categorical | None:
+        """A choice between values of one index by a fact about it is exact: keras.ops.take wraps indices so."""
+        fact, a, b = (site.shadow(i) for i in range(3))
+        chosen = [s for s in (a, b) if s is not None]
+        if not isinstance(fact, Probability) or not of_one_index([fact, *chosen]):
+            return None
+        if any(not isinstance(s, Categorical) for s in chosen) or site.node.output_dtype(0) == 10:
+            return None
+        supports = [
+            s.support if isinstance(s, Categorical) else site.numeric(i)[..., None] for i, s in ((1, a), (2, b))
+        ]
+        return distribution(fact.weights, tf.where(fact.holds, *supports))
 
 
 def _rows(site: Site, condition: Any) -> Any:

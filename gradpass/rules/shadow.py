@@ -7,6 +7,7 @@ more, the last, over its possible values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,15 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Probability:
-    """A truth value's chance to be true, in [0, 1]."""
+    """A truth value's chance to be true, in [0, 1].
+
+    Where it is a fact about one index, `weights` are that index's and `holds` [..., K] tells of which of its values the
+    fact is true: such facts are not independent of each other, nor of the index.
+    """
 
     value: Any
+    weights: Any = None
+    holds: Any = None
 
     def numeric(self) -> Any:
         """What casting it to a number gives in expectation."""
@@ -54,9 +61,13 @@ class Categorical:
         """The expectation of a function of the value, given as its values (bool or float) at the support [..., K]."""
         return tf.reduce_sum(self.weights * tf.cast(indicator, self.weights.dtype), axis=-1)
 
+    def fact(self, holds: Any) -> Probability:
+        """The chance of a fact about the value, given as bools at the support [..., K]."""
+        return Probability(self.expect(holds), self.weights, holds)
+
     def map(self, function: Any) -> Categorical:
         """The distribution of `function(value)`."""
-        return Categorical(self.weights, function(self.support))
+        return distribution(self.weights, function(self.support))
 
     def over(self, size: Any) -> Any:
         """Weights over 0 .. size-1, shape [..., size]; what lies outside has no weight."""
@@ -68,3 +79,18 @@ class Categorical:
 
 
 Shadow = Numeric | Probability | Categorical
+
+
+def distribution(weights: Any, support: Any) -> Categorical:
+    """A Categorical of which the weights cover what the support was broadcast to (an index plus a larger tensor)."""
+    outer = zip(reversed(support.shape[:-1].as_list()), reversed(weights.shape[:-1].as_list()), strict=False)
+    wider = len(support.shape) > len(weights.shape) or any(s != 1 and (s is None or s != w) for s, w in outer)
+    if wider:
+        weights = tf.broadcast_to(weights, tf.broadcast_dynamic_shape(tf.shape(weights), tf.shape(support)))
+    return Categorical(weights, support)
+
+
+def of_one_index(shadows: Sequence[Shadow | None]) -> bool:
+    """Whether all of these are distributions or facts of one index, so that they can be combined exactly."""
+    weights = [getattr(shadow, "weights", None) for shadow in shadows]
+    return weights[0] is not None and all(w is weights[0] for w in weights)

@@ -7,7 +7,7 @@ from typing import Any
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.kernels import KERNELS
 from gradpass.rules.lazy import tf
-from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
+from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow, of_one_index
 
 ORDER = ("Greater", "GreaterEqual", "Less", "LessEqual")
 
@@ -24,17 +24,20 @@ def bump(site: Site, difference: Any) -> Any:
     return 4 * p * (1 - p)
 
 
-def exact(site: Site, op: str) -> Any:
+def exact(site: Site, op: str) -> Probability | None:
     """The probability of a comparison with a Categorical on either side; None where neither is one."""
     a, b = site.shadow(0), site.shadow(1)
     compare = getattr(tf.raw_ops, op)
     if isinstance(a, Categorical) and isinstance(b, Categorical):
+        if of_one_index([a, b]):
+            return a.fact(compare(x=a.support, y=b.support))
         joint = compare(x=a.support[..., :, None], y=b.support[..., None, :])
-        return tf.reduce_sum(a.weights[..., :, None] * b.weights[..., None, :] * tf.cast(joint, site.dtype), [-2, -1])
-    if isinstance(a, Categorical):
-        return a.expect(compare(x=a.support, y=site.numeric(1)[..., None]))
-    if isinstance(b, Categorical):
-        return b.expect(compare(x=site.numeric(0)[..., None], y=b.support))
+        pairs = a.weights[..., :, None] * b.weights[..., None, :]
+        return Probability(tf.reduce_sum(pairs * tf.cast(joint, site.dtype), [-2, -1]))
+    if isinstance(a, Categorical) and b is None:
+        return a.fact(compare(x=a.support, y=site.numeric(1)[..., None]))
+    if isinstance(b, Categorical) and a is None:
+        return b.fact(compare(x=site.numeric(0)[..., None], y=b.support))
     return None
 
 
@@ -57,7 +60,7 @@ class SmoothOrder(Rule):
     def shadow(self, site: Site) -> Shadow:
         known = exact(site, site.node.op)
         if known is not None:
-            return Probability(known)
+            return known
         difference = site.numeric(0) - site.numeric(1)
         return Probability(step(site, difference if site.node.op.startswith("Greater") else -difference))
 
@@ -79,13 +82,14 @@ class SmoothEqual(Rule):
     )
 
     def shadow(self, site: Site) -> Shadow:
-        same = exact(site, "Equal")
-        if same is None:
-            a, b = site.numeric(0), site.numeric(1)
-            if isinstance(site.shadow(0) or site.shadow(1), Probability):
-                same = a * b + (1 - a) * (1 - b)
-            else:
-                same = bump(site, a - b)
+        known = exact(site, site.node.op)
+        if known is not None:
+            return known
+        a, b = site.numeric(0), site.numeric(1)
+        if isinstance(site.shadow(0) or site.shadow(1), Probability):
+            same = a * b + (1 - a) * (1 - b)
+        else:
+            same = bump(site, a - b)
         return Probability(same if site.node.op == "Equal" else 1 - same)
 
 
