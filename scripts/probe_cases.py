@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_overrides import HINTS
-from probe_build import Attempt, AttrDef, Attrs, AttrValue, OpDef, Spec, attempts, hinted, type_values
+from probe_build import Attempt, AttrDef, Attrs, AttrValue, OpDef, Spec, attempts, const, flat, hinted, type_values
 from probe_facts import Facts, Inexpressible, Raised, Unbuilt, probe
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import dtypes
@@ -20,8 +20,16 @@ WANTED = 4  # nodes of different shapes that must agree
 VARIED = 2  # how many of these stand for an op when its attributes and what is known of its shapes are varied
 MOST_COMBINATIONS = 1200
 
-Outcome = Facts | Raised
 Case = dict[str, Any]
+
+
+class Needing(NamedTuple):
+    """Facts that hold where all sizes and the values of integer inputs are known, and elsewhere the function raises."""
+
+    facts: Facts
+
+
+Outcome = Facts | Raised | Needing
 
 
 def nodes(op: OpDef) -> tuple[list[tuple[Attempt, Facts]], Counter[Raised]]:
@@ -84,7 +92,7 @@ def _compressed(
             column = tuple(outcome for index, outcome in table.items() if index[k] == value)
             groups.setdefault(column, []).append(value)
         classes.append(list(groups.values()))
-    usual = Counter(o for o in table.values() if not isinstance(o, Raised)).most_common(1)[0][0]
+    usual = Counter(o for o in table.values() if not isinstance(o, (Raised, Needing))).most_common(1)[0][0]
     out = []
     for group in itertools.product(*classes):
         outcome = table[tuple(members[0] for members in group)]
@@ -97,28 +105,55 @@ def _compressed(
 def _case(op: OpDef, when: dict[str, Any], outcome: Outcome) -> Case:
     case: Case = {"when": when} if when else {}
     if isinstance(outcome, Raised):
-        case["raises"] = f"{outcome.kind}: {outcome.text}"
-    else:
-        case["edges"] = {arg.name: fact for arg, fact in zip(op.input_arg, outcome, strict=True)}
-    return case
+        return {**case, "raises": f"{outcome.kind}: {outcome.text}"}
+    if isinstance(outcome, Needing):
+        return {**_case(op, when, outcome.facts), "needs": "values"}
+    return {**case, "edges": {arg.name: fact for arg, fact in zip(op.input_arg, outcome, strict=True)}}
 
 
 def _outcome(op: OpDef, found: list[tuple[Attempt, Facts]], given: Attrs) -> Outcome | None:
     """What the op answers with some attributes changed; None where no node can be built, or nobody would ask it."""
-    raised: list[Raised] = []
-    for attempt, _ in found[:VARIED]:
-        attrs = {**attempt.attrs, **given, **_companions(op, given)}
+    changes = {**given, **_companions(op, given)}
+    varied = [Attempt({**attempt.attrs, **changes}, attempt.inputs) for attempt, _ in found[:VARIED]]
+    answer = _first(op, varied)
+    if not isinstance(answer, Raised):
+        return answer
+    indices = {name for name, v in given.items() if v.HasField("type") and _types_indices(op, found[0][1], name)}
+    changed = [dtypes.as_dtype(v.type) for name, v in given.items() if v.HasField("type") and name not in indices]
+    # Nobody asks for gradients of integers, and nobody mixes two dtypes that an op merely allows.
+    if len(changed) > 1 or not all(t.is_floating or t.is_complex for t in changed):
+        return None
+    known = _first(op, [_with_values(op, a, v) for a in varied for v in (0, [0])]) if indices else answer
+    return answer if known is None or isinstance(known, Raised) else Needing(known)
+
+
+def _first(op: OpDef, tries: list[Attempt]) -> Facts | Raised | None:
+    """The first answer that is no error, else the first error; None where no node can be built."""
+    raised = None
+    for attempt in tries:
         try:
-            answer = probe(op, Attempt(attrs, attempt.inputs))
+            answer = probe(op, attempt)
         except Unbuilt:
             continue
         if not isinstance(answer, Raised):
             return answer
-        raised.append(answer)
-    changed = [dtypes.as_dtype(v.type) for v in given.values() if v.HasField("type")]
-    # Nobody asks for gradients of integers, and nobody mixes two dtypes that an op merely allows.
-    asked = all(t.is_floating or t.is_complex for t in changed) and len(changed) < 2
-    return raised[0] if raised and asked else None
+        raised = raised or answer
+    return raised
+
+
+def _types_indices(op: OpDef, base: Facts, name: str) -> bool:
+    """Whether an attribute types no input that has a gradient: its integers are axes, indices or sizes."""
+    return all(fact is None for arg, fact in zip(op.input_arg, base, strict=True) if arg.type_attr == name)
+
+
+def _with_values(op: OpDef, attempt: Attempt, value: Any) -> Attempt:
+    """The attempt with constants for integer inputs."""
+    kinds = [dtype for _, dtype in flat(op.input_arg, attempt.attrs)]
+    inputs = (
+        const(value) if dtype.is_integer and spec.dims is not None else spec
+        for dtype, spec in zip(kinds, attempt.inputs, strict=True)
+    )
+    return Attempt(attempt.attrs, tuple(inputs))
 
 
 def _companions(op: OpDef, given: Attrs) -> Attrs:

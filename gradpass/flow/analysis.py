@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gradpass.flow.blame import Blame, blame
-from gradpass.flow.facts import BRANCHES, LOOPS, callees, facts, is_float, trainable
+from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, is_float, trainable
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
 from gradpass.program.graph import ARGUMENT, Function, Node, Value
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
@@ -48,29 +48,34 @@ class Analysis:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self._summaries: dict[str, Summary] = {}
-        self._open: set[str] = set()
+        self._summaries: dict[tuple[str, bool], Summary] = {}
+        self._open: set[tuple[str, bool]] = set()
 
-    def summary(self, function: Function) -> Summary:
-        """The summary of a function whose trainable results all may be asked."""
-        assert function.name is not None
-        known = self._summaries.get(function.name)
+    def summary(self, function: Function, handles: bool = True) -> Summary:
+        """The summary of a function whose trainable results all may be asked.
+
+        `handles` tells whether TensorFlow knows the shapes behind the function's resources: it does in a loaded
+        concrete
+        function, and not in a loaded loop body.
+        """
+        key = (function.name or "", handles or self.mode == "structure")
+        known = self._summaries.get(key)
         if known is not None:
             return known
-        if function.name in self._open:
+        if key in self._open:
             # A recursive call: the least fixpoint starts from nothing.
             return Summary([NOTHING] * len(function.arguments))
-        self._open.add(function.name)
+        self._open.add(key)
         asked = [v if trainable(v.dtype) else None for v in function.results]
         targets = [a.output(0) for a in function.arguments]
-        grads, raising = self.backward(function, asked, targets)
+        grads, raising = self.backward(function, asked, targets, key[1])
         result = Summary([grads.get(v, NOTHING) for v in targets], raising)
-        self._open.discard(function.name)
-        self._summaries[function.name] = result
+        self._open.discard(key)
+        self._summaries[key] = result
         return result
 
     def backward(
-        self, function: Function, results: list[Value | None], targets: list[Value]
+        self, function: Function, results: list[Value | None], targets: list[Value], handles: bool = True
     ) -> tuple[dict[Value, Grad], list[tuple[tuple[str, ...], Node]]]:
         """Gradients of all values for cotangents of `results` (bit i: the i-th), and the ops that raise on the way."""
         grads: dict[Value, Grad] = {}
@@ -90,7 +95,7 @@ class Analysis:
                 outs.append(grad)
                 asked |= grad[0]
             if asked:
-                self._node(node, outs, asked, grads, raising)
+                self._node(node, outs, asked, handles, grads, raising)
         return grads, raising
 
     def _reached(self, function: Function, targets: list[Value]) -> set[Node]:
@@ -106,13 +111,14 @@ class Analysis:
         node: Node,
         outs: list[Grad],
         asked: int,
+        handles: bool,
         grads: dict[Value, Grad],
         raising: list[tuple[tuple[str, ...], Node]],
     ) -> None:
         """Adds what one node's gradient gives its inputs."""
         names = callees(node)
         if names:
-            given = self._functional(node, names, outs, asked, raising)
+            given = self._functional(node, names, outs, asked, handles, raising)
         else:
             fact = facts(node)
             if not fact.registered:
@@ -140,15 +146,20 @@ class Analysis:
         names: list[str],
         outs: list[Grad],
         asked: int,
+        handles: bool,
         raising: list[tuple[tuple[str, ...], Node]],
     ) -> list[Grad]:
         program = node.function.program
-        summaries = [self.summary(program.function(name)) for name in names]
+        inside = False if node.op in LOOPS else handles if node.op in BRANCHES else True
+        summaries = [self.summary(program.function(name), inside) for name in names]
         for summary in summaries:
             raising += [((node.name, *stack), op) for stack, op in summary.raising]
         if node.op in LOOPS:
-            return self._loop(node, summaries[0], outs, asked)
+            return self._loop(node, summaries[0], outs, asked, handles)
         skip = 1 if node.op in BRANCHES else 0
+        if skip and self.mode == "state" and not handles and _differ(node, summaries):
+            raising.append(((), node))
+            return [NOTHING] * len(node.inputs)
         given = [NOTHING] * len(node.inputs)
         for summary in summaries:
             for i, argument in enumerate(summary.arguments):
@@ -169,7 +180,7 @@ class Analysis:
             tensor = asked
         return tensor, flow
 
-    def _loop(self, node: Node, body: Summary, outs: list[Grad], asked: int) -> list[Grad]:
+    def _loop(self, node: Node, body: Summary, outs: list[Grad], asked: int, handles: bool) -> list[Grad]:
         """A fixpoint over the loop's variables; none at all and any number of iterations are joined."""
         width = len(node.inputs)
         state = [outs[i] if i < len(outs) and trainable(v.dtype) else NOTHING for i, v in enumerate(node.inputs)]
@@ -179,11 +190,25 @@ class Analysis:
                 break
             state = new
         if self.mode == "state":
-            # while_v2.py `_grad_fn` differentiates with unconnected_gradients="zero".
+            # while_v2.py `_WhileGrad` differentiates for what has a cotangent, with unconnected_gradients="zero"; a
+            # resource gets one, zeros, only where its handle's shape is known.
             state = [
-                join(g, (asked, 0)) if trainable(v.dtype) else NOTHING for g, v in zip(state, node.inputs, strict=True)
+                join(g, (asked, 0)) if trainable(v.dtype) and (handles or v.dtype != RESOURCE or out[0]) else NOTHING
+                for g, v, out in zip(state, node.inputs, _padded(outs, width), strict=True)
             ]
         return state
+
+
+def _padded(outs: list[Grad], width: int) -> list[Grad]:
+    return outs + [NOTHING] * (width - len(outs))
+
+
+def _differ(node: Node, branches: list[Summary]) -> bool:
+    """Whether a resource has a gradient in one branch only: cond_v2.py then wants zeros of its shape for the other."""
+    for i, value in enumerate(node.inputs[1:]):
+        if value.dtype == RESOURCE and len({bool(branch.arguments[i][0]) for branch in branches}) > 1:
+            return True
+    return False
 
 
 def analyse(model: Model, entry: str | None = None, wrt: str = "variables") -> list[EntryVerdict]:

@@ -12,7 +12,7 @@ from gradpass.program.graph import CALLS, Function, Node, Program
 # complex128, bfloat16, resource, variant; a reference is its base type + 100.
 TRAINABLE = frozenset({19, 1, 2, 8, 18, 14, 20, 21})
 FLOAT = TRAINABLE - {20, 21}
-HANDLES = frozenset({20, 21})
+RESOURCE = 20
 
 # The result says how large a tensor is, not what is in it: no value of the input reaches the output.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})
