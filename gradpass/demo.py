@@ -16,14 +16,12 @@ def make(folder: Path) -> None:
     """Saves the example: a codebook looked up by argmax, and a gate that is open or shut."""
     import tensorflow as tf
 
-    tf.keras.utils.set_random_seed(SEED)
-
     class Quantizer(tf.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.scores = tf.Variable(tf.random.normal([4, 8]), name="scores")
-            self.codebook = tf.Variable(tf.random.normal([8, 3]), name="codebook")
-            self.gate = tf.Variable(tf.random.normal([4, 3]), name="gate")
+            self.scores = tf.Variable(tf.random.stateless_normal([4, 8], [SEED, 0]), name="scores")
+            self.codebook = tf.Variable(tf.random.stateless_normal([8, 3], [SEED, 1]), name="codebook")
+            self.gate = tf.Variable(tf.random.stateless_normal([4, 3], [SEED, 2]), name="gate")
 
         @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
         def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -22,8 +22,9 @@ from gradpass.program.opdefs import OpSig
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 Edges = tuple[str | None, ...]  # by input argument, in the order of the op's signature
 Kind = Literal["function", "not-differentiable", "call"]
-# "sizes": it raises where no size is known; "batch": also where only the first one is not.
-Need = Literal["rank", "sizes", "batch"]
+# "sizes": it raises where no size is known; "batch": also where only the first one is not; "values": it raises unless all
+# sizes are known and all integer inputs are constants.
+Need = Literal["rank", "sizes", "batch", "values"]
 _PATH = Path(__file__).with_name("edges.json")
 
 
@@ -36,6 +37,7 @@ class Case(NamedTuple):
     when: dict[str, frozenset[Any]]
     edges: Edges | None
     raises: str | None
+    needs: Need | None
 
     def applies(self, signature: OpSig, attr: AttrOf) -> bool:
         """Whether a node with these attributes is of this case."""
@@ -72,9 +74,10 @@ class EdgeTable:
         case = self._case(op, attr)
         return case.raises if case else None
 
-    def needs(self, op: str) -> Need | None:
-        """What must be known statically of the inputs lest the function raises: their rank, sizes, or all sizes."""
-        return self.row(op).get("needs")
+    def needs(self, op: str, attr: AttrOf) -> Need | None:
+        """What must be known statically of the inputs lest the function raises."""
+        case = self._case(op, attr)
+        return case.needs if case else None
 
     def how(self, op: str) -> str | None:
         """How the row was obtained: the probed nodes, or the reason of an entry written by hand."""
@@ -93,8 +96,9 @@ class EdgeTable:
         cases = self._cases.get(op)
         if cases is None:
             signature = self._signature(op)
-            rows = self.row(op).get("cases", ())
-            cases = self._cases[op] = [_case(signature, row) for row in rows] if signature else []
+            row = self.row(op)
+            cases = [_case(signature, case, row.get("needs")) for case in row.get("cases", ())] if signature else []
+            self._cases[op] = cases
             if len(cases) == 1 and not cases[0].when and cases[0].edges is not None:
                 self._simple[op] = cases[0].edges
         return cases
@@ -140,10 +144,12 @@ def _facts(of: EdgeTable, op: str) -> dict[str, Any]:
     return {name: value for name, value in of.row(op).items() if name != "how"}
 
 
-def _case(signature: OpSig, row: dict[str, Any]) -> Case:
+def _case(signature: OpSig, row: dict[str, Any], needs: Need | None) -> Case:
+    """One case of a row; what the whole row needs, a case needs that says no other."""
     when = {name: frozenset(values) for name, values in row.get("when", {}).items()}
     facts = row.get("edges")
-    return Case(when, None if facts is None else tuple(facts[arg.name] for arg in signature.inputs), row.get("raises"))
+    edges = None if facts is None else tuple(facts[arg.name] for arg in signature.inputs)
+    return Case(when, edges, row.get("raises"), row.get("needs", needs))
 
 
 def _value(signature: OpSig, attr: AttrOf, name: str) -> Any:
