@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from gradpass.flow.facts import BRANCHES, LOOPS, SHAPE_ONLY, callees, facts, is_float
@@ -40,7 +41,7 @@ class Frame:
             frame = self.children[call, index] = Frame(call.function.program.function(name), self, call)
         return frame
 
-    @property
+    @cached_property
     def stack(self) -> tuple[str, ...]:
         """The call nodes from the entry down to here."""
         if self.parent is None or self.call is None:
@@ -187,6 +188,7 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
     starts = {i: [p for v in places[i] if (p := Place(ways.root, v)) in ways.cost] for i in starved}
     verdict.disconnected = [i for i, found in starts.items() if not found]
     found = _severed(ways, starts)
+    paths = Paths(ways, starts, verdict)
     cuts: list[tuple[tuple[tuple[str, ...], int], Cut]] = []
     groups: dict[tuple[Frame, Node], list[tuple[int, list[int]]]] = {}
     for (frame, node, index), starves in found.items():
@@ -197,7 +199,7 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
             Cut(
                 node.op, node.name, node.function.name, frame.stack, _how(node, [i for i, _ in inputs]), starves,
                 sum(verdict.targets[i].parameters for i in starves),
-                _path(ways, verdict.targets[starves[0]].name, places[starves[0]], frame, node),
+                paths.through(frame, node),
                 sorted(i for i, _ in inputs),
             )
         )  # fmt: skip
@@ -262,37 +264,32 @@ def _how(node: Node, inputs: list[int]) -> How:
     return "none" if any(fact.rows[i] is None for i in inputs) else "zero"
 
 
-def _path(ways: Ways, target: str, values: list[Value], frame: Frame, node: Node) -> list[str]:
-    """Node names of the shortest way from a target through the cut to the loss."""
-    starts = [p for v in values if (p := Place(ways.root, v)) in ways.cost]
-    before = _way_to(ways, starts, frame, node)
-    names = [target]
-    for place in before:
-        if place.value.node.op != ARGUMENT:
-            names.append(place.value.node.name)
-    end = before[-1]
-    for place, _ in ways.shortest(end):
-        end = place
-        if place.value.node.op != ARGUMENT:
-            names.append(place.value.node.name)
-    names.append(ways.loss[end])
-    return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+class Paths:
+    """Shortest ways from starved targets, found once for all cuts, breadth first along cheapest ways."""
 
+    def __init__(self, ways: Ways, starts: dict[int, list[Place]], verdict: EntryVerdict) -> None:
+        self.ways = ways
+        self.names = {place: verdict.targets[i].name for i, several in starts.items() for place in several}
+        self.came: dict[Place, Place | None] = dict.fromkeys(self.names)
+        self.entered: dict[tuple[Frame, Node], tuple[Place, Place]] = {}  # a cut -> the step that first crosses it
+        queue = list(self.names)
+        for place in queue:
+            for user, cut in ways.tight(place):
+                if cut is not None:
+                    self.entered.setdefault((place.frame, cut[0]), (place, user))
+                if user not in self.came:
+                    self.came[user] = place
+                    queue.append(user)
 
-def _way_to(ways: Ways, starts: list[Place], frame: Frame, node: Node) -> list[Place]:
-    """Breadth first along cheapest ways from the target to the first output of the cut's node, both ends included."""
-    came: dict[Place, Place | None] = dict.fromkeys(starts)
-    queue = list(starts)
-    for place in queue:
-        for user, cut in ways.tight(place):
-            if user not in came:
-                came[user] = place
-                queue.append(user)
-            if cut is not None and cut[0] is node and place.frame is frame:
-                way: list[Place] = [user]
-                at: Place | None = place
-                while at is not None:
-                    way.append(at)
-                    at = came[at]
-                return way[::-1][1:]
-    raise AssertionError(f"the cut {node.name} lies on no cheapest way")
+    def through(self, frame: Frame, node: Node) -> list[str]:
+        """Node names of the way from a target through the cut to the loss, the target and the output included."""
+        at: Place | None
+        at, user = self.entered[frame, node]
+        way = [user]
+        while at is not None:
+            way.append(at)
+            at = self.came[at]
+        target = self.names[way[-1]]
+        way = [*way[:0:-1][1:], user, *(place for place, _ in self.ways.shortest(user))]
+        names = [target, *(p.value.node.name for p in way if p.value.node.op != ARGUMENT), self.ways.loss[way[-1]]]
+        return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]

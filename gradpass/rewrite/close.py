@@ -45,7 +45,7 @@ def close_regions(
     steps: dict[str, Step],
     followed: list[tuple[EntryVerdict, Blame | None]],
     options: Options,
-    blocked: list[str],
+    blocked: dict[str, str],
 ) -> None:
     """Builds every region and the new model; fills the steps."""
     work = _work(followed, steps)
@@ -57,7 +57,8 @@ def close_regions(
     graph: GraphDef | None = None
     for function, cuts in work.cuts.items():
         splice = GraphSplice(function) if function.is_graph else Splice(function)
-        served, stops = _close(function, cuts, work, splice, options, model, objects, new)
+        why = blocked.get(function.name or "")
+        served, stops = _close(function, cuts, work, splice, options, model, objects, new, why)
         if splice.added:
             result.added[function.name or "the graph"] = splice.added
             result.repointed += splice.repointed
@@ -70,7 +71,7 @@ def close_regions(
         if step.rules:
             step.declined = None
         elif step.declined is None:
-            step.declined = "; ".join(blocked) or "no way from it to the loss can carry a surrogate"
+            step.declined = "; ".join(blocked.values()) or "no way from it to the loss can carry a surrogate"
     if functions or graph is not None:
         kept = objects if model.objects is not None else None
         result.model = model.changed([*functions, *new.functions], new.gradients, kept, graph)
@@ -115,6 +116,7 @@ def _close(
     model: Model,
     objects: SavedObjectGraph,
     new: Additions,
+    blocked: str | None,
 ) -> tuple[dict[Cut, Served], list[Stop]]:
     """Puts a carrier at every closing of a function's regions; gives what each cut got, and the stops met."""
     if function.is_graph and any(node.op in TF1_LOOPS for node in function.nodes):
@@ -123,7 +125,7 @@ def _close(
     results = function.results
     if function.is_graph:
         results = [value for entry in model.entries.values() for value in entry.outputs.values()]
-    region = Region(function, results, cuts, work.relevant[function], options.rules)
+    region = Region(function, results, cuts, work.relevant[function], options.rules, blocked)
     soft = options.mode == "soft"
     # Only an object graph can say what a custom gradient captures, so elsewhere the guarded sum carries.
     kind = "soft" if soft else options.carrier if model.objects is not None else "sum"

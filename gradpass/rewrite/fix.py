@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -74,8 +75,8 @@ class Options:
         _known("--carrier", self.carrier, ("bridge", "sum"))
         if self.knobs.kernel is not None:
             _known("--kernel", self.knobs.kernel, tuple(KERNELS))
-        if not self.knobs.temperature > 0:
-            raise GradpassError(f"--temperature must be a positive number, not {self.knobs.temperature}")
+        if not (self.knobs.temperature > 0 and math.isfinite(self.knobs.temperature)):
+            raise GradpassError(f"--temperature must be a positive finite number, not {self.knobs.temperature}")
         for op, name in self.rules.items():
             _known(f"--rule {op}", name, tuple(rule.name for rule in by_op().get(op, ())))
 
@@ -122,10 +123,10 @@ def place_of(stack: tuple[str, ...], node: str) -> str:
     return "/".join((*stack, node))
 
 
-def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str]], list[str]]:
-    """The model with every call inlined that a severed discrete value crosses, and why others cannot be."""
+def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str]], dict[str, str]]:
+    """The model with every call inlined that a severed discrete value crosses, and by callee why others cannot be."""
     done: dict[str, list[str]] = {}
-    blocked: dict[tuple[str | None, str], str] = {}
+    blocked: dict[tuple[str | None, str], tuple[str, str]] = {}
     while True:
         calls: dict[str | None, dict[str, Node]] = {}
         for _, blame in follow(model, entry):
@@ -138,13 +139,13 @@ def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str
                 try:
                     inline(node.function, {node.name})
                 except Decline as no:
-                    blocked[name, node.name] = no.reason
+                    blocked[name, node.name] = (node.callee or "", no.reason)
                     del nodes[node.name]
             if name is not None and nodes:
                 functions.append(inline(model.program.function(name), set(nodes)))
                 done.setdefault(name, []).extend(nodes)
         if not functions:
-            return model, done, list(blocked.values())
+            return model, done, dict(blocked.values())
         model = model.changed(functions)
 
 

@@ -12,12 +12,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gradpass.flow.analysis import dtype_name
 from gradpass.flow.facts import SHAPE_ONLY, callees, facts, is_float, trainable
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
 from gradpass.rules.base import Rule, by_op
 
 Cut = tuple[Node, int]
+
+# Real floats, integers and bool (types.proto): what has a Numeric, Categorical or Probability.
+SHADOWED = frozenset({1, 2, 14, 19, 3, 4, 5, 6, 9, 17, 22, 23, 10})
+
+# Not defined everywhere: a soft value can lie outside the domain where the hard one never does, so a region closes
+# before them and TensorFlow's own derivative at the hard value goes on.
+PARTIAL = frozenset(
+    {
+        "Log", "Log1p", "Sqrt", "Rsqrt", "Pow", "Acos", "Asin", "Acosh", "Atanh", "Reciprocal", "Inv", "RealDiv", "Div",
+        "DivNoNan", "Xlogy", "Xlog1py", "Xdivy", "MatrixInverse", "MatrixDeterminant", "LogMatrixDeterminant",
+        "Cholesky", "MatrixSolve", "MatrixTriangularSolve", "Lgamma", "Digamma", "Erfinv", "Ndtri", "Zeta", "Polygamma",
+    }
+)  # fmt: skip
 
 
 @dataclass
@@ -46,7 +60,9 @@ class Stop:
 class Region:
     """The shadows of one function (or the top-level graph) for a set of chosen cuts.
 
-    `results` are the function's, or the values that the entries of a graph give out.
+    `results` are the function's, or the values that the entries of a graph give out; `blocked` says why the function
+    could
+    not be inlined into its callers, if that was wanted.
     `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the
     value
     itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is
@@ -60,6 +76,7 @@ class Region:
         cuts: set[Cut],
         relevant: set[Value],
         choices: dict[str, str] | None = None,
+        blocked: str | None = None,
     ) -> None:
         self.function = function
         self.results = results
@@ -68,6 +85,7 @@ class Region:
             self.chosen.setdefault(node, set()).add(index)
         self.relevant = relevant
         self.choices = choices or {}
+        self.blocked = blocked
         self.soft: dict[Node, dict[int, bool]] = {}
         self.rule: dict[Node, Rule | None] = {}
         self.closings: dict[Value, Closing] = {}
@@ -89,7 +107,8 @@ class Region:
             if is_float(value.dtype):
                 self._closing(value).results.append(port)
             else:
-                self._stop(value.node, "a severed discrete value leaves the function as a result", self._origin[value])
+                why = self.blocked or "a severed discrete value leaves the function as a result"
+                self._stop(value.node, why, self._origin[value])
 
     def _visit(self, node: Node) -> None:
         if not node.inputs:
@@ -157,6 +176,12 @@ class Region:
                 self._stop(node, f"no rule says how a surrogate goes through {node.op}", cuts)
                 self._pass_live(node, rows, opened, False)
                 return
+        strange = [v for v in (*node.used_outputs, *(node.inputs[i] for i in chosen)) if v.dtype not in SHADOWED]
+        if rule is not None and strange:
+            name = dtype_name(strange[0].dtype)
+            self._stop(node, f"it works on {name} values, which have no surrogate", self._cuts(node, chosen, soft))
+            self._pass_live(node, rows, opened, False)
+            return
         self.soft[node] = dict.fromkeys(chosen, True) | dict.fromkeys(soft, False)
         self.rule[node] = rule
         origin = self._cuts(node, chosen, soft)
@@ -206,7 +231,9 @@ class Region:
 def replayable(node: Node) -> bool:
     """Whether the op can be computed once more beside itself: no state, no randomness, no function inside."""
     signature = opdefs.get(node.op)
-    if signature is None or signature.stateful or node.op == ARGUMENT:
+    if signature is None or signature.stateful or node.op == ARGUMENT or node.op in PARTIAL:
+        return False
+    if any(v.dtype not in SHADOWED for v in (*node.inputs, *node.used_outputs)):
         return False
     custom = node.attr("_gradient_op_type")
     return not (custom is not None and custom.s) and all(is_float(v.dtype) for v in node.used_outputs)

@@ -38,6 +38,8 @@ class SoftArithmetic(Rule):
         first = soft[0]
         if isinstance(first, Categorical) and (len(soft) == 1 or of_one_index(soft)) and count <= 2:
             return distribution(first.weights, self._exact(site, shadows))
+        if site.node.op == "Pow":
+            site.decline("a power of soft numbers is not defined everywhere")
         operands = [site.numeric(i) for i in range(count)]
         if site.node.op in DIVISIONS:
             return Numeric(self._divided(site, *operands))

@@ -93,14 +93,18 @@ class Site:
         """An index input as weights over 0 .. size-1, shape [..., size].
 
         A Categorical gives its own; a Numeric is shared between its two neighbours (linear interpolation), so an index
-        that is an integer already keeps all its weight.
+        that is an integer already keeps all its weight, and its derivative looks to the neighbour above (below, at the
+        upper end): the symmetric tent has none there.
         """
         shadow = self.shadow(index)
         if isinstance(shadow, Categorical):
             return shadow.over(size)
         position = self.numeric(index)[..., None]
+        last = tf.cast(size - 2, self.dtype)
+        lower = tf.stop_gradient(tf.minimum(tf.floor(position), tf.maximum(last, 0)))
         classes = tf.cast(tf.range(size), self.dtype)
-        return tf.nn.relu(1 - tf.abs(position - classes))
+        below, above = (tf.cast(tf.equal(classes, lower + i), self.dtype) for i in (0, 1))
+        return below * (1 - (position - lower)) + above * (position - lower)
 
     def temperature(self, value: Any, axis: int | None = None) -> Any:
         """The temperature for an input: T times its spread (all of it, or along an axis with that axis kept).

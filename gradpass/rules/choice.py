@@ -32,10 +32,13 @@ class SoftmaxArgmax(Rule):
         scores = site.numeric(0)
         if site.node.op == "ArgMin":
             scores = -scores
+        # The softmax of an infinite score is NaN; the largest finite one is chosen as surely.
+        scores = tf.where(tf.equal(scores, float("inf")), tf.fill(tf.shape(scores), scores.dtype.max), scores)
         weights = tf.nn.softmax(scores / site.temperature(scores, axis), axis=axis)
         rank = len(scores.shape)
         order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
-        return Categorical(tf.transpose(weights, order), tf.cast(tf.range(tf.shape(scores)[axis]), site.dtype))
+        support = tf.cast(tf.range(tf.shape(scores)[axis]), site.dtype)
+        return Categorical(tf.transpose(weights, order), support, counts=True)
 
 
 class SoftOneHot(Rule):
@@ -104,8 +107,6 @@ class ExpectedGather(Rule):
     @staticmethod
     def _table(site: Site) -> tuple[Any, int]:
         dtype = site.node.output_dtype(0)
-        if dtype == 7:
-            site.decline("it looks up strings, which have no expectation")
         if site.node.op == "ResourceGather":
             return tf.cast(site.variable(0), site.dtype), dtype
         return site.numeric(0), dtype

@@ -10,6 +10,7 @@ from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
 from gradpass.rules.threshold import bump
 
 FLOATS = (1, 2, 14, 19)
+INTEGERS = (3, 4, 5, 6, 9, 17, 22, 23)
 BOOL = 10
 
 
@@ -19,7 +20,8 @@ def soft_round(x: Any, temperature: float) -> Any:
     s(x) = m + tanh(a (x - m)) / (2 tanh(a / 2)) with m = floor(x) + 1/2 and a = 1 / temperature; from Agustsson, Theis,
     "Universally Quantized Neural Compression", 2020, equation 10.
     """
-    alpha = tf.cast(1 / temperature, x.dtype)
+    # Below 1e-3 it differs from the identity by less than 1e-7, and would in the end be 0 / 0.
+    alpha = tf.cast(max(1 / temperature, 1e-3), x.dtype)
     middle = tf.floor(x) + 0.5
     return middle + tf.tanh(alpha * (x - middle)) / (2 * tf.tanh(alpha / 2))
 
@@ -75,6 +77,8 @@ class SoftCast(Rule):
         if isinstance(shadow, Probability):
             p = site.probability(0)[..., None]
             return Categorical(tf.concat([1 - p, p], axis=-1), tf.constant([0, 1], site.dtype))
+        if target not in INTEGERS:
+            site.decline("it casts to a type that has no surrogate")
         if isinstance(shadow, Categorical):
             return shadow
         if source in FLOATS:

@@ -48,10 +48,12 @@ class Categorical:
 
     `support` holds the values, [K] or anything that broadcasts to `weights`. Its mean is the Numeric, so whatever is a
     function of one index is an exact consequence: equality, order, look-up, one-hot, integer arithmetic with constants.
+    `counts` says that the support is 0 .. K-1, as an index comes, so that its weights need not be sorted by value.
     """
 
     weights: Any
     support: Any
+    counts: bool = False
 
     def numeric(self) -> Any:
         """The mean."""
@@ -71,6 +73,10 @@ class Categorical:
 
     def over(self, size: Any) -> Any:
         """Weights over 0 .. size-1, shape [..., size]; what lies outside has no weight."""
+        if self.counts:
+            missing = tf.maximum(size - tf.shape(self.weights)[-1], 0)
+            paddings = [[0, 0]] * (len(self.weights.shape) - 1) + [[0, missing]]
+            return tf.pad(self.weights[..., :size], paddings)
         classes = tf.cast(tf.range(size), self.weights.dtype)
         match = tf.cast(tf.equal(self.support[..., None], classes), self.weights.dtype)
         if len(match.shape) == 2:

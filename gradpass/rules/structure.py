@@ -28,6 +28,7 @@ class Carried(Rule):
         "tf.reduce_sum(tf.cast(tf.reshape(tf.transpose(v > 0), [2, 6]), f))",
         "tf.reduce_sum(tf.gather(c, tf.concat([tf.argmax(v, 1)[1:], tf.argmin(v, 1)[:2]], 0)))",
         "tf.reduce_sum(tf.gather(c, tf.expand_dims(tf.argmax(v, 1), 1)[::2]))",
+        "tf.reduce_sum(tf.gather(c, tf.squeeze(tf.expand_dims(tf.argmax(v, 1), 0))))",
         "tf.reduce_sum(tf.cast(tf.stack(tf.unstack(v > 0, axis=1)), f))",
         "tf.reduce_sum(tf.cast(tf.pad(tf.cast(v, tf.int32), [[1, 1], [0, 0]]), f))",
     )  # fmt: skip
@@ -35,11 +36,18 @@ class Carried(Rule):
 
     def shadow(self, site: Site) -> Shadow | list[Shadow | None]:
         node = site.node
+        custom = node.attr("_gradient_op_type")
+        if custom is not None and custom.s.decode() in node.function.program.custom_gradients:
+            site.decline("a custom gradient stops it on purpose; change that function if it should flow")
         data = self._data(site)
         shadows = [site.shadow(i) for i in data]
         if any(site.shadow(i) is not None for i in range(len(node.inputs)) if i not in data):
             site.decline("a shape or position that it takes is computed from a severed value")
         only = shadows[0]
+        if node.op in ("Identity", "Snapshot", "EnsureShape") and only is not None:
+            return only
+        if node.op == "Squeeze" and isinstance(only, Categorical):
+            return self._squeezed(site, only)
         if len(data) == 1 and isinstance(only, Categorical) and node.op not in self.fills:
             return self._distribution(site, only, data[0])
         if node.op == "IdentityN":
@@ -63,6 +71,19 @@ class Carried(Rule):
         return found
 
     @staticmethod
+    def _squeezed(site: Site, shadow: Categorical) -> Shadow:
+        """Without axes Squeeze would also drop a class axis of one: they are named here."""
+        sizes = shadow.weights.shape[:-1].as_list()
+        axes = list(site.node.attr("squeeze_dims").list.i) or [i for i, size in enumerate(sizes) if size == 1]
+        if not site.node.attr("squeeze_dims").list.i and None in sizes:
+            site.decline("it drops every axis of size 1, and not all sizes are known")
+        axes = [axis % len(sizes) for axis in axes]
+        if len(shadow.support.shape) == 1:
+            return Categorical(tf.squeeze(shadow.weights, axes), shadow.support, shadow.counts)
+        support = tf.broadcast_to(shadow.support, tf.shape(shadow.weights))
+        return Categorical(tf.squeeze(shadow.weights, axes), tf.squeeze(support, axes))
+
+    @staticmethod
     def _distribution(site: Site, shadow: Categorical, place: int) -> list[Shadow | None]:
         """Each weight is moved as the value is: the class axis goes in front and the op is mapped over it."""
         if len(shadow.support.shape) != 1:
@@ -72,7 +93,9 @@ class Carried(Rule):
         else:
             supports = None
         moved = _map_classes(site, shadow.weights, place)
-        return [Categorical(w, shadow.support if supports is None else supports[i]) for i, w in enumerate(moved)]
+        if supports is None:
+            return [Categorical(w, shadow.support, shadow.counts) for w in moved]
+        return [Categorical(w, s) for w, s in zip(moved, supports, strict=True)]
 
 
 class Meant(Rule):
@@ -94,4 +117,6 @@ def _map_classes(site: Site, tensor: Any, place: int) -> list[Any]:
 
     rank = len(tensor.shape)
     moved = tf.vectorized_map(one, tf.transpose(tensor, [rank - 1, *range(rank - 1)]))
+    if any(m.shape.rank is None for m in moved):
+        site.decline("the rank of what it gives is not known")
     return [tf.transpose(m, [*range(1, len(m.shape)), 0]) for m in moved]
