@@ -40,7 +40,8 @@ def _varint(buffer: bytes | memoryview, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _encode_varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it, seven bits a byte."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -73,7 +74,7 @@ def fields(buffer: bytes | memoryview) -> Iterator[Field]:
 
 def delimited(number: int, payload: bytes) -> bytes:
     """One length-delimited field: tag, length, payload."""
-    return _encode_varint(number << 3 | LENGTH_DELIMITED) + _encode_varint(len(payload)) + payload
+    return varint(number << 3 | LENGTH_DELIMITED) + varint(len(payload)) + payload
 
 
 def edit(

@@ -98,7 +98,9 @@ def fingerprint(old: bytes, old_pb: bytes, new_pb: bytes) -> bytes:
     out = bytearray()
     for field in wire.fields(old):
         if field.number in after and before[field.number] != after[field.number]:
-            out += old[field.start : field.payload] + _varint(int.from_bytes(_digest(after[field.number], 8), "little"))
+            out += old[field.start : field.payload] + wire.varint(
+                int.from_bytes(_digest(after[field.number], 8), "little")
+            )
         elif field.number == UUID:
             out += wire.delimited(UUID, str(uuid.UUID(bytes=_digest(new_pb, 16), version=4)).encode())
         else:
@@ -126,16 +128,6 @@ def _hashed_parts(pb: bytes) -> dict[int, bytes]:
 
 def _digest(data: bytes, size: int) -> bytes:
     return hashlib.blake2b(data, digest_size=size).digest()
-
-
-def _varint(value: int) -> bytes:
-    """A number in protobuf's base 128."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _absolute(path: Path) -> Path:
