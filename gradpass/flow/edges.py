@@ -22,8 +22,8 @@ from gradpass.program.opdefs import OpSig
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 Edges = tuple[str | None, ...]  # by input argument, in the order of the op's signature
 Kind = Literal["function", "not-differentiable", "call"]
-# "sizes": it raises where no size is known; "batch": also where only the first one is not; "values": it raises unless all
-# sizes are known and all integer inputs are constants.
+# "sizes": it raises where no size is known; "batch": also where only the first one is not; "values": it raises unless
+# all sizes are known and all integer inputs are constants.
 Need = Literal["rank", "sizes", "batch", "values"]
 _PATH = Path(__file__).with_name("edges.json")
 
