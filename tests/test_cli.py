@@ -123,7 +123,7 @@ def test_check_writes_to_a_file(models: Path, tmp_path: Path) -> None:
         (["check", "{severed}", "--wrt", "all"], "'all' is not one of"),
         (["fix", "{severed}", "--rule", "ArgMax"], "--rule takes OP=RULE"),
         (["fix", "{severed}", "--rule", "ArgMax=nope"], "does not know 'nope'"),
-        (["fix", "{severed}", "--temperature", "-1"], "--temperature must be a positive number"),
+        (["fix", "{severed}", "--temperature", "-1"], "--temperature must be a positive finite number"),
         (["fix", "{severed}", "--kernel", "nope"], "--kernel does not know 'nope'"),
         (["fix", "nowhere"], "nowhere does not exist"),
         (["crosscheck", "{severed}", "nowhere"], "nowhere does not exist"),
