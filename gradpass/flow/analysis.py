@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gradpass.flow.blame import Blame, blame
-from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, is_float, trainable
+from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, is_float, static_shape, trainable
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
 from gradpass.program.graph import ARGUMENT, Function, Node, Value
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
@@ -121,7 +121,7 @@ class Analysis:
             given = self._functional(node, names, outs, asked, handles, raising)
         else:
             fact = facts(node)
-            if not fact.registered:
+            if not fact.registered or (self.mode == "state" and not fact.static):
                 raising.append(((), node))
                 return
             given = [self._edge(row, outs, asked) for row in fact.rows]
@@ -289,11 +289,7 @@ def argument_shape(value: Value) -> Shape:
     """The shape that the file gives an argument or placeholder; None where it says nothing."""
     node = value.node
     if node.op == ARGUMENT:
-        attrs = node.function.proto.arg_attr
-        proto = attrs[node.position].attr if node.position in attrs else {}
-        if "_output_shapes" in proto:
-            return shape_of(proto["_output_shapes"].list.shape[0])
-        return None
+        return static_shape(value)
     attr = node.attr("shape")
     return shape_of(attr.shape) if attr is not None else None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
 from gradpass.flow import edges
 from gradpass.program import opdefs
-from gradpass.program.graph import CALLS, Function, Node, Program
+from gradpass.program.graph import CALLS, Function, Node, Program, Value
+from gradpass.program.savedmodel import Shape, shape_of
 
 # tensorflow/python/ops/... gradients follow only these (`backprop_util.IsTrainable`): half, float, double, complex64,
 # complex128, bfloat16, resource, variant; a reference is its base type + 100.
@@ -34,11 +37,13 @@ class Facts(NamedTuple):
     """What the gradient of one node gives.
 
     `rows` has for each flat input None (no gradient) or the flat outputs whose cotangent reaches it (empty: zeros);
-    `registered` is False where TensorFlow raises when the node is asked.
+    `registered` is False where TensorFlow raises when the node is asked, `static` where it does so only because it does
+    not know a shape or a value before the graph runs: the derivative itself exists.
     """
 
     registered: bool
     rows: tuple[tuple[int, ...] | None, ...]
+    static: bool = True
 
 
 def callees(node: Node) -> list[str]:
@@ -66,7 +71,42 @@ def facts(node: Node) -> Facts:
     rows = table.edges(node.op, node.attr) if kind == "function" else None
     if rows is None:
         return Facts(kind == "not-differentiable", (None,) * len(node.inputs))
-    return Facts(True, _flatten(node, rows))
+    needs = table.needs(node.op, node.attr)
+    return Facts(True, _flatten(node, rows), needs is None or _known(node, needs))
+
+
+def recorded_shape(value: Value) -> TensorShapeProto | None:
+    """The shape that the file records for a value; None where it records none."""
+    node = value.node
+    attrs = node.proto.attr if node.proto is not None else node.function.proto.arg_attr[node.position].attr
+    if "_output_shapes" not in attrs:
+        return None
+    shapes = attrs["_output_shapes"].list.shape
+    return shapes[value.port] if value.port < len(shapes) else None
+
+
+def static_shape(value: Value) -> Shape:
+    """The recorded shape, None for unknown sizes; None for an unknown rank and where nothing is recorded."""
+    proto = recorded_shape(value)
+    return None if proto is None else shape_of(proto)
+
+
+def _known(node: Node, needs: str) -> bool:
+    """Whether the file says before any run what the op's gradient function wants to know (`edges.Need`)."""
+    if node.function.is_graph:
+        return True  # TensorFlow infers the shapes of a graph anew when it imports it
+    for value in node.inputs:
+        shape = static_shape(value)
+        if not is_float(value.dtype):
+            if needs == "values" and value.node.op != "Const":
+                return False
+        elif shape is None:
+            return False
+        else:
+            wanted = {"rank": (), "sizes": shape[-2:]}.get(needs, shape)
+            if None in wanted:
+                return False
+    return True
 
 
 _SIMPLE: dict[tuple[str | None, ...], tuple[tuple[int, ...] | None, ...]] = {}

@@ -12,6 +12,7 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.errors import GradpassBug
+from gradpass.flow.facts import recorded_shape
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, Function, Node, Value
 from gradpass.program.savedmodel import shape_of
@@ -40,12 +41,9 @@ class Needs:
 def shape_proto(value: Value) -> TensorShapeProto | None:
     """The static shape of a value: as the file records it, for a graph without records as TensorFlow infers it."""
     node = value.node
-    attrs = node.proto.attr if node.proto is not None else node.function.proto.arg_attr[node.position].attr
-    if "_output_shapes" in attrs:
-        shapes = attrs["_output_shapes"].list.shape
-        return shapes[value.port] if value.port < len(shapes) else None
-    if not node.function.is_graph:
-        return None
+    recorded = recorded_shape(value)
+    if recorded is not None or not node.function.is_graph:
+        return recorded
     inferred = _imported(node.function).get_tensor_by_name(f"{node.name}:{value.port}").shape.as_proto()
     return TensorShapeProto.FromString(inferred.SerializeToString())
 

@@ -86,6 +86,11 @@ CASES: dict[str, tuple[Body, tuple[str, str], tuple[str, str]]] = {
         lambda v, w: S(tf.while_loop(lambda i, s, t: i < 3, lambda i, s, t: (i + 1, s + w, tf.ones([4, 3])),
                                      (tf.constant(0), tf.zeros([4, 3]), 2 * v))[1]),
         ("zero", "none"), ("flows", "flows")),
+    "qr of a shape known before the run": (
+        lambda v, w: S(tf.linalg.qr(v)[1]) + S(w), ("flows", "flows"), ("flows", "flows")),
+    "qr of a shape known only in the run": (
+        lambda v, w: S(tf.linalg.qr(tf.boolean_mask(v, v[:, 0] > -9))[1]) + S(w),
+        ("raises", "flows"), ("raises", "flows")),
     "map_fn over a tensor list": (
         lambda v, w: S(tf.map_fn(lambda e: tf.floor(e) * 2.0, v)) + S(w), ("zero", "none"), ("flows", "flows")),
     "map_fn that is live": (
@@ -108,7 +113,7 @@ def says(loaded: Any) -> dict[str, str]:
     names = ["v", "w"]
     try:
         found = gradients(loaded.signatures["serving_default"], [loaded.v, loaded.w])
-    except LookupError:
+    except (LookupError, NotImplementedError):
         return dict.fromkeys(names, "raises")
     return {n: "none" if g is None else "flows" if g.any() else "zero" for n, g in zip(names, found, strict=True)}
 
