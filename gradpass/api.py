@@ -21,14 +21,21 @@ Wrt = Literal["variables", "inputs", "both"]
 Mode = Literal["straight-through", "soft"]
 
 
-def check(target: str | os.PathLike[str], *, entry: str | None = None, wrt: Wrt = "variables") -> Report:
+def check(
+    target: str | os.PathLike[str], *, entry: str | None = None, wrt: Wrt = "variables", tensorflow: str | None = None
+) -> Report:
     """The verdict on a SavedModel folder or a frozen `.pb`; imports no TensorFlow.
 
-    `entry` is a signature, "all", or None for serving_default or the only one.
+    `entry` is a signature, "all", or None for serving_default or the only one. `tensorflow` ("2.19") is the version
+    whose gradients are meant, by default the one that wrote the model, or the newest known one.
     """
+    from gradpass.flow import edges
     from gradpass.program import savedmodel
 
-    return _verdict(savedmodel.read(_path(target)), entry, wrt)
+    model = savedmodel.read(_path(target))
+    if tensorflow is not None:
+        model.program.tensorflow = edges.table(tensorflow).version
+    return _verdict(model, entry, wrt)
 
 
 def fix(

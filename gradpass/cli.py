@@ -75,6 +75,9 @@ target_argument = click.argument("target", type=click.Path(path_type=Path))
 entry_option = click.option(
     "--entry", metavar="NAME|all", help="The signature to follow (default: serving_default, or the only one)."
 )
+tensorflow_option = click.option(
+    "--tensorflow", metavar="VERSION", help="Whose gradients: 2.18 to 2.21 (default: the one that wrote the model)."
+)
 mode_option = click.option(
     "--mode",
     type=click.Choice(["straight-through", "soft"]),
@@ -109,12 +112,21 @@ def commands(context: click.Context) -> None:
     help="Whose gradients.",
 )
 @click.option("--order", type=click.Choice(["1", "2"]), default="1", hidden=True)
+@tensorflow_option
 @format_option("text", "concise", "json")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file.")
 @click.option("--select", default="", metavar="CODES", help="Only these codes or prefixes (GP1,GP204).")
 @click.option("--ignore", default="", metavar="CODES", help="Not these codes or prefixes.")
 def check(
-    target: Path, entry: str | None, wrt: Any, order: str, style: str, output: Path | None, select: str, ignore: str
+    target: Path,
+    entry: str | None,
+    wrt: Any,
+    order: str,
+    tensorflow: str | None,
+    style: str,
+    output: Path | None,
+    select: str,
+    ignore: str,
 ) -> int:
     """Says for every trainable variable of TARGET whether a gradient reaches it, and what severs it.
 
@@ -128,7 +140,7 @@ def check(
         raise GradpassError(f"--order {order} {NOT_YET}; leave it out")
     selected, ignored = _codes(select), _codes(ignore)
     with progress(f"reading {target}"):
-        report = verdict(target, entry=entry, wrt=wrt).filtered(selected, ignored)
+        report = verdict(target, entry=entry, wrt=wrt, tensorflow=tensorflow).filtered(selected, ignored)
     if style == "concise":
         from gradpass.report.concise import render_concise
 
@@ -238,9 +250,18 @@ def rules(names: Sequence[str]) -> int:
 
 @commands.command()
 @click.argument("names", nargs=-1)
-def ops(names: Sequence[str]) -> int:
+@tensorflow_option
+@click.option("--diff", nargs=2, metavar="OLD NEW", help="What changed between two versions, such as 2.18 2.21.")
+def ops(names: Sequence[str], tensorflow: str | None, diff: tuple[str, str] | None) -> int:
     """Lists the gradient edge table, or explains one op."""
-    return _explained("ops", names)
+    from gradpass.report import explain
+    from gradpass.report.text import show
+
+    if diff is not None:
+        show(lambda width: explain.ops_diff(*diff, width), sys.stdout)
+    else:
+        show(lambda width: explain.ops(names, width, tensorflow), sys.stdout)
+    return 0
 
 
 @commands.command()

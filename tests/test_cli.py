@@ -330,3 +330,24 @@ def test_demo_shows_before_and_after_and_nothing_on_stderr(tmp_path: Path) -> No
     assert (tmp_path / "quantizer-fixed" / "saved_model.pb").exists()
     again = process("demo", tmp_path)
     assert again.returncode == 2 and again.stderr.startswith("gradpass: error: ") and again.stderr.count("\n") == 1
+
+
+def test_ops_of_another_version_and_what_changed() -> None:
+    """An int64 axis: 2.18 takes any, from 2.19 on its gradient wants constants."""
+    runner = CliRunner()
+    raised = "where Tidx is int64: raises unless all sizes are known"
+    old, new = (runner.invoke(cli.commands, ["ops", "Sum", "--tensorflow", v]).output for v in ("2.18", "2.21"))
+    assert "Sum (TensorFlow 2.18)" in old and raised not in old
+    assert "Sum (TensorFlow 2.21)" in new and raised in new
+    diff = runner.invoke(cli.commands, ["ops", "--diff", "2.18", "2.21"]).output
+    assert "5 ops differ" in diff and raised in diff
+    assert "0 ops differ" in runner.invoke(cli.commands, ["ops", "--diff", "2.20", "2.21"]).output
+
+
+def test_check_asks_the_version_that_one_chooses(models: Path) -> None:
+    runner = CliRunner()
+    chosen = runner.invoke(cli.commands, ["check", str(models / "severed"), "--tensorflow", "2.19", "--format", "json"])
+    assert json.loads(chosen.output)["tensorflow_table"] == "2.19"
+    own = runner.invoke(cli.commands, ["check", str(models / "severed"), "--format", "json"])
+    assert json.loads(own.output)["tensorflow_table"] == ".".join(tf.__version__.split(".")[:2])
+    assert cli.main(["check", str(models / "severed"), "--tensorflow", "2.7"]) == 2

@@ -128,6 +128,7 @@ def table(version: str | None = None) -> EdgeTable:
     return EdgeTable(*found, partial(opdefs.get, version=version))
 
 
+@cache
 def table_for(written_by: str) -> EdgeTable:
     """The table of the TensorFlow that wrote a SavedModel ("2.18.1"), or the newest where there is none of that one."""
     version = ".".join(written_by.split(".")[:2])

@@ -66,7 +66,7 @@ def facts(node: Node) -> Facts:
     custom = node.attr("_gradient_op_type")
     if custom is not None and custom.s and node.op not in CALLS:
         return _custom(program, custom.s.decode(), node)
-    table = edges.table()
+    table = edges.table_for(program.tensorflow)
     kind = table.kind(node.op)
     rows = table.edges(node.op, node.attr) if kind == "function" else None
     if rows is None:

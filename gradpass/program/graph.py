@@ -286,7 +286,8 @@ class Program:
     """The functions of a model and its top-level graph.
 
     `registered_gradients` maps the op type of a custom gradient to the function that computes it, as the file says;
-    `custom_gradients` adds which of its results are None, which only an object graph knows.
+    `custom_gradients` adds which of its results are None, which only an object graph knows. `tensorflow` is the version
+    whose gradients are meant: the one that wrote the file (empty where it does not say), unless another is asked for.
     """
 
     def __init__(self, graph: GraphDef) -> None:
@@ -296,6 +297,7 @@ class Program:
             g.registered_op_type: g.gradient_func for g in graph.library.registered_gradients
         }
         self.custom_gradients: dict[str, CustomGradient] = {}
+        self.tensorflow = ""
         self.graph = Function(self, graph)
 
     def function(self, name: str) -> Function:

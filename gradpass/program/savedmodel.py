@@ -74,7 +74,6 @@ class Model:
     program: Program
     variables: dict[Any, Variable]
     entries: dict[str, Entry]
-    tensorflow_version: str
     objects: SavedObjectGraph | None = None
     meta_index: int = 0
     captured: set[Any] = field(default_factory=set)
@@ -151,6 +150,7 @@ class Model:
     ) -> Model:
         """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
         new = parse(self.path, self.encode(functions, gradients, objects, graph))
+        new.program.tensorflow = self.program.tensorflow
         if graph is not None:
             new.program.verify(new.program.graph)
         for function in functions:
@@ -219,9 +219,10 @@ def _read_folder(path: Path, raw: bytes) -> Model:
         variables, entries = _collections(path, program, meta)
         kind = "savedmodel-v1"
     model = Model(
-        path, kind, raw, program, variables, entries, meta.meta_info_def.tensorflow_version,
+        path, kind, raw, program, variables, entries,
         meta.object_graph_def if kind == "savedmodel" else None, index,
     )  # fmt: skip
+    program.tensorflow = meta.meta_info_def.tensorflow_version
     for op_type, name in program.registered_gradients.items():
         output = meta.object_graph_def.concrete_functions[name].output_signature
         program.custom_gradients[op_type] = CustomGradient(name, tuple(_present(output)))
@@ -351,7 +352,7 @@ def _read_frozen(path: Path, raw: bytes) -> Model:
         for n in top.nodes
         if n.op not in ("NoOp", "Assert", "Const", "Placeholder") and not any(v.uses for v in n.used_outputs)
     }
-    return Model(path, "frozen", raw, program, {}, {"graph": Entry("graph", top, inputs, outputs, {})}, "")
+    return Model(path, "frozen", raw, program, {}, {"graph": Entry("graph", top, inputs, outputs, {})})
 
 
 def _function_name(payload: memoryview) -> str:

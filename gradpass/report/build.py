@@ -31,7 +31,9 @@ def build(model: Model, verdicts: Iterable[EntryVerdict], declined: Mapping[Plac
     builder = _Builder(model, declined or {})
     entries = [builder.entry(verdict) for verdict in verdicts]
     builder.orphans()
-    return Report(str(model.path), entries, builder.finish(), __version__, edges.table().version)
+    return Report(
+        str(model.path), entries, builder.finish(), __version__, edges.table_for(model.program.tensorflow).version
+    )
 
 
 class _Builder:

@@ -6,7 +6,8 @@ import inspect
 import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -22,6 +23,12 @@ from gradpass.rules.base import Rule, by_op
 from gradpass.rules.base import rules as all_rules
 
 T = TypeVar("T")
+NEEDS = {
+    "rank": "where the rank is not known before the run",
+    "sizes": "where the last two sizes are not known before the run",
+    "batch": "where a size is not known before the run",
+    "values": "unless all sizes are known before the run and all whole-number inputs are constants",
+}
 _DTYPES = {"float32": AttrValue(type=DataType.DT_FLOAT), "int32": AttrValue(type=DataType.DT_INT32)}
 REACH = {"f": "a gradient", "d": "a gradient, element by element", "0": "zeros"}
 
@@ -89,22 +96,36 @@ def _rule(rule: Rule, width: int) -> Iterator[RenderableType]:
             yield from (Text(f"    {row}") for row in rows)
 
 
-def ops(words: Sequence[str], width: int) -> Iterator[RenderableType]:
+def ops(words: Sequence[str], width: int, tensorflow: str | None = None) -> Iterator[RenderableType]:
     """All ops of the gradient edge table in a line each, or the ones asked for in full."""
-    table = edges.table()
+    table = edges.table(tensorflow)
     if words:
         for word in words:
-            if opdefs.get(word) is None:
+            if opdefs.get(word, tensorflow) is None:
                 raise GradpassError(
                     f"TensorFlow {table.version} has no op {word!r}; `gradpass ops` lists those with a gradient"
                 )
-        yield from _each(list(words), _op, width)
+        yield from _each(list(words), partial(_op, table), width)
         return
     yield from (line(f"{name}: {table.kind(name)}") for name in table.names())
 
 
-def _op(op: str, width: int) -> Iterator[RenderableType]:
-    table, signature = edges.table(), opdefs.get(op)
+def ops_diff(old: str, new: str, width: int) -> Iterator[RenderableType]:
+    """The ops whose gradients differ between two versions, as each has them."""
+    before, after = edges.table(old), edges.table(new)
+    changed = edges.changes(old, new)
+    yield line(f"TensorFlow {old} and {new}: {len(changed)} ops differ in their gradients", "bold")
+    for op in changed:
+        for table in (before, after):
+            yield Text("")
+            if opdefs.get(op, table.version) is None:
+                yield Text.assemble((op, "bold"), f" (TensorFlow {table.version}): no such op")
+            else:
+                yield from _op(table, op, width)
+
+
+def _op(table: edges.EdgeTable, op: str, width: int) -> Iterator[RenderableType]:
+    signature = opdefs.get(op, table.version)
     assert signature is not None
     kind = table.kind(op)
     what = "no gradient registered: asking for one raises LookupError" if kind is None else kind
@@ -113,18 +134,29 @@ def _op(op: str, width: int) -> Iterator[RenderableType]:
     raised = table.raises(op, lambda _: None)
     if raised:
         yield line(f"  TensorFlow 2 raises {raised}")
-    for dtypes, rows in _by_dtype(op).items() if kind == "function" else ():
+    for dtypes, rows in _by_dtype(table, op).items() if kind == "function" else ():
         yield line(f"  where {dtypes}:" if dtypes else "  for all dtypes:")
         for argument, row in zip(signature.inputs, rows, strict=True):
             yield line(f"    {argument.name}: {_reach(row, outputs)}")
+    for case in table.cases(op):
+        raised = case.raises or (case.needs and NEEDS[case.needs])
+        if raised and case.when:
+            where = " and ".join(f"{name} is {_words(values)}" for name, values in case.when.items())
+            yield line(f"  where {where}: raises {raised}")
+        elif case.needs:
+            yield line(f"  raises {raised}")
     rules_here = by_op().get(op, ())
     if rules_here:
         yield line(f"  rules: {', '.join(f'{rule.name} ({rule.kind})' for rule in rules_here)}")
 
 
-def _by_dtype(op: str) -> dict[str, tuple[str | None, ...]]:
+def _words(values: Iterable[Any]) -> str:
+    return " or ".join(sorted(str(value).removeprefix("DT_").lower() for value in values))
+
+
+def _by_dtype(table: edges.EdgeTable, op: str) -> dict[str, tuple[str | None, ...]]:
     """What the inputs get, for floats and for whole numbers where that makes a difference."""
-    table, signature = edges.table(), opdefs.get(op)
+    signature = opdefs.get(op, table.version)
     assert signature is not None
     attributes = sorted({arg.type_attr for arg in signature.inputs + signature.outputs if arg.type_attr})
     found: dict[tuple[str | None, ...], list[str]] = {}
