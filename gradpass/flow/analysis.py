@@ -22,7 +22,7 @@ from typing import Literal
 from gradpass.flow.blame import Blame, blame
 from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, is_float, static_shape, trainable
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
-from gradpass.program.graph import ARGUMENT, Function, Node, Value
+from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
 
 Mode = Literal["state", "structure"]
@@ -83,7 +83,23 @@ class Analysis:
             if value is not None:
                 grads[value] = join(grads.get(value, NOTHING), (1 << i, 1 << i))
         reached = self._reached(function, targets)
-        raising: list[tuple[tuple[str, ...], Node]] = []
+        cyclic = any(node.op in BACK_EDGE for node in function.nodes)
+        while True:
+            before = dict(grads) if cyclic else {}
+            raising: list[tuple[tuple[str, ...], Node]] = []
+            self._sweep(function, reached, handles, grads, raising)
+            if not cyclic or grads == before:
+                return grads, raising
+
+    def _sweep(
+        self,
+        function: Function,
+        reached: set[Node],
+        handles: bool,
+        grads: dict[Value, Grad],
+        raising: list[tuple[tuple[str, ...], Node]],
+    ) -> None:
+        """One walk from the results to the arguments. Around the back edges of a TF1 loop it takes several."""
         for node in reversed(function.order()):
             # A target's own node is not asked (gradients_util `_StopOps`): nothing that it reads leads to a target.
             if node not in reached or not any(v.node in reached for v in node.inputs):
@@ -96,15 +112,17 @@ class Analysis:
                 asked |= grad[0]
             if asked:
                 self._node(node, outs, asked, handles, grads, raising)
-        return grads, raising
 
     def _reached(self, function: Function, targets: list[Value]) -> set[Node]:
         """The nodes that depend on a target along trainable dtypes (gradients_util `_MarkReachedOps`)."""
         reached = {v.node for v in targets}
-        for node in function.order():
-            if node not in reached and any(v.node in reached and trainable(v.dtype) for v in node.inputs):
-                reached.add(node)
-        return reached
+        while True:
+            before = len(reached)
+            for node in function.order():
+                if node not in reached and any(v.node in reached and trainable(v.dtype) for v in node.inputs):
+                    reached.add(node)
+            if len(reached) == before or not any(node.op in BACK_EDGE for node in function.nodes):
+                return reached
 
     def _node(
         self,

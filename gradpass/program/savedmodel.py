@@ -1,4 +1,4 @@
-"""Disk to `Model`: SavedModels of TF2 and TF1 and frozen graphs, read without TensorFlow; and the bytes to write back.
+"""Disk to `Model`: SavedModels, frozen graphs and MetaGraphs, read without TensorFlow; and the bytes to write.
 
 A `Model` is a Program plus what it means to a user: variables with their names, and entries (signatures) with their
 inputs and outputs. `Model.encode` gives the bytes of the changed file; `program.writer` puts them on disk.
@@ -7,6 +7,7 @@ inputs and outputs. `Model.encode` gives the bytes of the changed file; `program
 from __future__ import annotations
 
 import errno
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,11 @@ LIBRARY = 2
 LIBRARY_FUNCTION = 1
 LIBRARY_REGISTERED_GRADIENTS = 3
 
+STRING = 7  # types.proto
+
 Shape = tuple["int | None", ...] | None
+
+_GRADIENTS = re.compile(r"(.*/)?gradients(_\d+)?/")  # the name scope of tf.gradients
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Entry:
 
 @dataclass
 class Model:
-    """A target from disk. `kind` is "savedmodel" (TF2), "savedmodel-v1" or "frozen"."""
+    """A target from disk. `kind` is "savedmodel" (TF2), "savedmodel-v1", "frozen" or "metagraph"."""
 
     path: Path
     kind: str
@@ -159,7 +164,7 @@ class Model:
 
 
 def read(path: str | Path) -> Model:
-    """Reads a SavedModel folder or a frozen GraphDef `.pb`; TargetError says what is wrong and what to do."""
+    """Reads a SavedModel folder, a frozen `.pb` or a MetaGraph `.meta`; TargetError says what is wrong."""
     path = Path(path)
     try:
         folder = path.is_dir()
@@ -174,8 +179,8 @@ def read(path: str | Path) -> Model:
         raise TargetError(f"{path} cannot be opened ({problem.strerror}); make it readable for you") from problem
     if not exists:
         raise TargetError(f"{path} does not exist; give a SavedModel folder or a frozen .pb")
-    if not folder and path.suffix != ".pb":
-        raise TargetError(f"{path} is no SavedModel folder and no .pb; this version reads those two")
+    if not folder and path.suffix not in (".pb", ".meta"):
+        raise TargetError(f"{path} is no SavedModel folder, no .pb and no .meta; this version reads those")
     return parse(path, _bytes(path / "saved_model.pb" if folder else path), folder)
 
 
@@ -183,7 +188,9 @@ def parse(path: Path, raw: bytes, folder: bool | None = None) -> Model:
     """The model in the bytes of a SavedModel's `saved_model.pb` (a folder's) or of a frozen graph."""
     folder = path.is_dir() if folder is None else folder
     try:
-        return _read_folder(path, raw) if folder else _read_frozen(path, raw)
+        if folder:
+            return _read_folder(path, raw)
+        return _read_meta(path, raw) if path.suffix == ".meta" else _read_frozen(path, raw)
     except (DecodeError, wire.WireError) as problem:
         raise TargetError(f"{path} is truncated or no TensorFlow model; save it again ({problem})") from problem
 
@@ -353,6 +360,45 @@ def _read_frozen(path: Path, raw: bytes) -> Model:
         if n.op not in ("NoOp", "Assert", "Const", "Placeholder") and not any(v.uses for v in n.used_outputs)
     }
     return Model(path, "frozen", raw, program, {}, {"graph": Entry("graph", top, inputs, outputs, {})})
+
+
+def _read_meta(path: Path, raw: bytes) -> Model:
+    """A MetaGraph of TF1: its signatures, or where it has none what its forward graph ends in."""
+    meta = MetaGraphDef.FromString(raw)
+    if not meta.graph_def.node:
+        raise TargetError(f"{path} holds no graph nodes; give the .meta that tf.compat.v1.train.Saver wrote")
+    program = Program(meta.graph_def)
+    program.tensorflow = meta.meta_info_def.tensorflow_version
+    variables, entries = _collections(path, program, meta)
+    if not entries:
+        entries = {"graph": _forward(program.graph, variables)}
+    model = Model(path, "metagraph", raw, program, variables, entries)
+    model.captured = {key for entry in entries.values() for key in entry.captures}
+    return model
+
+
+def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
+    """The forward graph of a training graph: `gradients/` and all that is computed from it is left out.
+
+    Its outputs are the values that nobody in it reads, the loss among them; a variable that is merely read is none.
+    """
+    backward: set[str] = set()
+    for node in graph.order():
+        if _GRADIENTS.match(node.name) or any(v.node.name in backward for v in node.inputs):
+            backward.add(node.name)
+    outputs: dict[str, Value] = {}
+    inputs: dict[str, Value] = {}
+    for node in graph.nodes:
+        if node.op in ("Placeholder", "PlaceholderWithDefault"):
+            inputs[node.name] = node.output(0)
+        ends = not any(user.name not in backward for v in node.used_outputs for user, _ in v.uses)
+        reads = all(v.node.name in variables for v in node.inputs)
+        writes = any(v.node.name in variables for v in node.inputs[:1]) and "Assign" in node.op
+        numbers = node.output_dtype(0) not in (0, STRING)  # the Saver's nodes work on file names
+        if ends and numbers and not reads and not writes and node.name not in backward and node.op != "RestoreV2":
+            outputs[node.name] = node.output(0)
+    captures = {key: [graph.by_name[key].output(0)] for key in variables}
+    return Entry("graph", graph, inputs, outputs, captures)
 
 
 def _function_name(payload: memoryview) -> str:

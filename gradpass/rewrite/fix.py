@@ -110,6 +110,8 @@ def repair(
     steps = {place_of(cut.stack, cut.node): Step(cut) for verdict, _ in before for cut in verdict.cuts}
     if not steps:
         return Repair(None, [], [verdict for verdict, _ in before], model)
+    if model.kind == "metagraph":
+        raise GradpassError(f"{model.path} has no weights beside it, which this version only checks; fix a SavedModel")
     repaired, inlined, blocked = _inlined(model, entry)
     result = Repair(None, list(steps.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
     from gradpass.rewrite.close import close_regions  # TensorFlow is imported only where something is built

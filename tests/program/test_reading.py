@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from gradpass.errors import TargetError
+from gradpass.errors import GradpassError, TargetError
 from gradpass.flow.analysis import analyse
 from gradpass.program.savedmodel import read
+from gradpass.rewrite.fix import repair
 from tests.models import save, save_expressions
 from tests.rewrite.modules import NestedCalls, TwoLayers
 
@@ -60,6 +61,47 @@ def test_frozen_graph(tmp_path: Path) -> None:
     (verdict,) = analyse(read(file))
     assert [(t.kind, t.name, t.structure) for t in verdict.targets] == [("input", "x", "none")]
     assert [c.op for c in verdict.cuts] == ["Greater", "Greater"]
+
+
+def test_training_meta_graph(tmp_path: Path) -> None:
+    """A .meta with gradients and an optimizer in it: only the forward graph counts."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default():
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        w = v1.get_variable("w", [3, 4])
+        u = v1.get_variable("u", [4, 2], use_resource=True)
+        loss = tf.reduce_mean((tf.round(x @ w) @ u) ** 2, name="loss")
+        v1.train.AdamOptimizer().minimize(loss)
+        v1.train.Saver()
+        v1.train.export_meta_graph(str(tmp_path / "m.meta"))
+    (verdict,) = analyse(read(tmp_path / "m.meta"))
+    assert "loss" in verdict.outputs
+    assert not [name for name in verdict.outputs if "gradients" in name or "Adam" in name or "save" in name]
+    assert {t.name: t.structure for t in verdict.targets} == {"w": "none", "u": "flows"}
+    assert [c.op for c in verdict.cuts] == ["Round"]
+    with pytest.raises(GradpassError, match="only checks"):
+        repair(read(tmp_path / "m.meta"))
+
+
+def test_tf1_loop_is_followed(tmp_path: Path) -> None:
+    """What a loop of TF1 carries: the fixpoint goes round the back edge."""
+    v1 = tf.compat.v1
+    v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default():
+            x = v1.placeholder(tf.float32, [3], name="x")
+            a, b, c = (v1.get_variable(n, [3], use_resource=False) for n in "abc")
+            # b reaches the sum only through what an earlier turn carried
+            y = tf.while_loop(
+                lambda i, s, t: i < 3, lambda i, s, t: (i + 1, s + t, b * 1.0), [tf.constant(0), a * x, tf.round(c)]
+            )[1]
+            truth = [g is not None for g in tf.gradients(tf.identity(y, name="y"), [a, b])]
+            v1.train.export_meta_graph(str(tmp_path / "g.meta"))
+    finally:
+        v1.enable_control_flow_v2()
+    assert truth == [True, True]
+    (verdict,) = analyse(read(tmp_path / "g.meta"))
+    assert {t.name: t.structure for t in verdict.targets if t.name in "ab"} == {"a": "flows", "b": "flows"}
 
 
 def test_no_tensorflow_is_imported(nested: Path) -> None:
