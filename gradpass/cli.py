@@ -130,8 +130,8 @@ def check(
 ) -> int:
     """Says for every trainable variable of TARGET whether a gradient reaches it, and what severs it.
 
-    TARGET is a SavedModel folder or a frozen GraphDef (.pb). Exit status: 0 nothing found, 1 findings, 2 the call or
-    the target is wrong.
+    TARGET is a SavedModel folder, a frozen GraphDef (.pb) or a MetaGraph (.meta). Exit status: 0 nothing found,
+    1 findings, 2 the call or the target is wrong.
     """
     from gradpass.api import check as verdict
     from gradpass.report.terminal import progress
