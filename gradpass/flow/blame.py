@@ -187,6 +187,12 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
     ways = Ways(entry)
     starts = {i: [p for v in places[i] if (p := Place(ways.root, v)) in ways.cost] for i in starved}
     verdict.disconnected = [i for i, found in starts.items() if not found]
+    if verdict.disconnected:
+        reached = [name for name, value in entry.inputs.items() if Place(ways.root, value) in ways.cost]
+        for target, values in zip(verdict.targets, places, strict=True):
+            if target.kind == "variable" and any(Place(ways.root, value) in ways.cost for value in values):
+                reached.append(target.name)
+        verdict.depends = reached
     found = _severed(ways, starts)
     paths = Paths(ways, starts, verdict)
     cuts: list[tuple[tuple[tuple[str, ...], int], Cut]] = []

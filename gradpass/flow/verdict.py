@@ -68,7 +68,8 @@ class EntryVerdict:
     `cuts` are in graph order, each starving somebody. `raising` are ops without a gradient that make the whole call
     raise
     in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected` are
-    indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses.
+    indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses. Where
+    somebody is disconnected, `depends` names the inputs and targets that the float outputs are computed from.
     """
 
     name: str
@@ -78,4 +79,5 @@ class EntryVerdict:
     raising: list[Cut] = field(default_factory=list)
     disconnected: list[int] = field(default_factory=list)
     uncaptured: list[int] = field(default_factory=list)
+    depends: list[str] = field(default_factory=list)
     float_outputs: bool = True

@@ -93,6 +93,8 @@ class _Builder:
         for code, targets in groups:
             if targets:
                 add((code, verdict.name), find(code), targets)
+                if code == "GP201":
+                    self.found[code, verdict.name].depends = verdict.depends or ["constants"]
 
     def _code_of(self, cut: Cut) -> type[Code]:
         """The code of a cut: a custom gradient that is lost, the code that names the op, or a general one."""
@@ -125,6 +127,7 @@ class _Cause:
         self.cut = cut
         self.orphans = list(orphans)
         self.entries: list[str] = []
+        self.depends: list[str] = []
         self.starves: dict[str, tuple[str, Judged]] = {}
         self.raises: dict[str, tuple[str, Judged]] = {}
 
@@ -173,6 +176,8 @@ class _Cause:
 
     def _notes(self) -> list[str]:
         notes = []
+        if self.depends:
+            notes.append(f"the float outputs are computed from {whom(self.depends, 'other value')}")
         starved = [target for _, target in self.starves.values()]
         if any(t.state == "zero" and t.structure == "none" for t in starved):
             notes.append(HIDDEN)

@@ -184,3 +184,9 @@ def test_no_float_output(tmp_path: Path) -> None:
     verdict, _ = verdict_of(tmp_path / "m", lambda v, w: tf.argmax(v * w, 1))
     assert not verdict.float_outputs
     assert {t.structure for t in verdict.targets} == {"none"}
+
+
+def test_disconnected_says_what_the_outputs_do_depend_on(tmp_path: Path) -> None:
+    """Only w reaches the output; v decided a shape."""
+    verdict, _ = verdict_of(tmp_path / "m", lambda v, w: S(tf.ones(tf.shape(v)) * w))
+    assert verdict.depends == ["w"]
