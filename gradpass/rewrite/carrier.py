@@ -6,6 +6,10 @@
   execution, at the price of computing the shadow in every forward pass.
 - *soft*: the shadow in the hard value's place.
 
+Bits are those of the original graph as it is written. Grappler rewrites some patterns only while a value has a single
+user (it drops the relu of `argmax(relu(x))`, and makes `log(x + 1)` a log1p), and then the original itself gives other
+bits with it than without: beside such a pattern the fixed graph gives those that the original gives without it.
+
 A custom gradient in a SavedModel is a function of the library, registered under an op type, whose captures are bound to
 tensors of the function that it serves (saved_object_graph.proto, CapturedTensor; tensorflow/python/saved_model/
 function_deserialization.py `load_function_def_library`).
