@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,6 +143,8 @@ def _plan(done: Repair, before: Report) -> list[PlanStep]:
 @contextmanager
 def _staged(source: Path, out: Path, pb: bytes) -> Iterator[Path]:
     """The new model under a hidden name beside its final place, for as long as it is being checked."""
+    import secrets  # with all of hashlib, which `check` needs not
+
     stage = out.parent / f".{out.stem}.check-{secrets.token_hex(4)}{out.suffix}"
     try:
         _write(source, stage, pb, force=False)

@@ -101,8 +101,7 @@ class Analysis:
     ) -> None:
         """One walk from the results to the arguments. Around the back edges of a TF1 loop it takes several."""
         for node in reversed(function.order()):
-            # A target's own node is not asked (gradients_util `_StopOps`): nothing that it reads leads to a target.
-            if node not in reached or not any(v.node in reached for v in node.inputs):
+            if node not in reached:
                 continue
             asked = 0
             outs = []
@@ -110,7 +109,8 @@ class Analysis:
                 grad = grads.get(value, NOTHING)
                 outs.append(grad)
                 asked |= grad[0]
-            if asked:
+            # A target's own node is not asked (gradients_util `_StopOps`): nothing that it reads leads to a target.
+            if asked and any(v.node in reached for v in node.inputs):
                 self._node(node, outs, asked, handles, grads, raising)
 
     def _reached(self, function: Function, targets: list[Value]) -> set[Node]:
@@ -119,8 +119,10 @@ class Analysis:
         while True:
             before = len(reached)
             for node in function.order():
-                if node not in reached and any(v.node in reached and trainable(v.dtype) for v in node.inputs):
-                    reached.add(node)
+                for value in node.inputs:
+                    if value.node in reached and trainable(value.dtype):
+                        reached.add(node)
+                        break
             if len(reached) == before or not any(node.op in BACK_EDGE for node in function.nodes):
                 return reached
 
@@ -145,13 +147,16 @@ class Analysis:
             given = [self._edge(row, outs, asked) for row in fact.rows]
         for value, grad in zip(node.inputs, given, strict=True):
             if grad[0]:
-                grads[value] = join(grads.get(value, NOTHING), grad)
+                others = grads.get(value)
+                grads[value] = grad if others is None else join(others, grad)
 
     @staticmethod
     def _edge(row: tuple[int, ...] | None, outs: list[Grad], asked: int) -> Grad:
         """An op that is asked gives each input with a gradient a tensor, of whichever output the cotangent came."""
         if row is None:
             return NOTHING
+        if row == (0,) and len(outs) == 1:
+            return outs[0]
         flow = 0
         for port in row:
             if port < len(outs):
@@ -161,7 +166,7 @@ class Analysis:
     def _functional(
         self,
         node: Node,
-        names: list[str],
+        names: tuple[str, ...],
         outs: list[Grad],
         asked: int,
         handles: bool,

@@ -65,6 +65,10 @@ class Place(NamedTuple):
     value: Value
 
 
+Crossing = tuple[Frame, Node, int]  # a cut: a node in a frame, and its input
+NO_CUT: frozenset[Crossing] = frozenset()
+
+
 class Edge(NamedTuple):
     """A data edge, backwards: from a place to one that it is computed from. A cut names its node and input."""
 
@@ -106,7 +110,7 @@ def _body(loop: Node) -> Function:
     return loop.function.program.function(loop.attr("body").func.name)
 
 
-def _functional_sources(frame: Frame, node: Node, port: int, names: list[str]) -> Iterator[Edge]:
+def _functional_sources(frame: Frame, node: Node, port: int, names: tuple[str, ...]) -> Iterator[Edge]:
     program = node.function.program
     for i, name in enumerate(names):
         function = program.function(name)
@@ -129,25 +133,31 @@ class Ways:
         self.cost: dict[Place, tuple[int, int]] = {}
         self.users: dict[Place, list[tuple[Place, tuple[Node, int] | None]]] = {}
         self.loss: dict[Place, str] = {}
-        heap: list[tuple[int, int, int, Place]] = []
+        level = (0, 0)
+        levels = [level]  # a heap of the costs that somebody waits at; all who do share the tuple
+        waiting: dict[tuple[int, int], list[Place]] = {level: []}
         for name, value in entry.outputs.items():
-            if is_float(value.dtype):
-                place = Place(self.root, value)
-                self.loss.setdefault(place, name)
-                self.cost[place] = (0, 0)
-                heap.append((0, 0, len(heap), place))
-        serial = len(heap)
-        while heap:
-            cuts, hops, _, place = heapq.heappop(heap)
-            if self.cost[place] < (cuts, hops):
-                continue
-            for edge in sources(place):
-                self.users.setdefault(edge.source, []).append((place, edge.cut))
-                new = (cuts + (edge.cut is not None), hops + 1)
-                if edge.source not in self.cost or new < self.cost[edge.source]:
-                    self.cost[edge.source] = new
-                    serial += 1
-                    heapq.heappush(heap, (*new, serial, edge.source))
+            place = Place(self.root, value)
+            if is_float(value.dtype) and place not in self.loss:
+                self.loss[place] = name
+                self.cost[place] = level
+                waiting[level].append(place)
+        while levels:
+            level = heapq.heappop(levels)
+            after = level[0], level[1] + 1
+            after_cut = level[0] + 1, level[1] + 1
+            for place in waiting.pop(level):
+                if self.cost[place] < level:
+                    continue
+                for source, cut in sources(place):
+                    self.users.setdefault(source, []).append((place, cut))
+                    new = after if cut is None else after_cut
+                    if source not in self.cost or new < self.cost[source]:
+                        self.cost[source] = new
+                        if new not in waiting:
+                            waiting[new] = []
+                            heapq.heappush(levels, new)
+                        waiting[new].append(source)
 
     def tight(self, place: Place) -> Iterator[tuple[Place, tuple[Node, int] | None]]:
         """The next places on ways to the loss that need no more cuts than the cheapest."""
@@ -175,7 +185,7 @@ class Blame:
     """The ways of the entry, and each cut (frame, node, input) with the targets that it starves."""
 
     ways: Ways
-    cuts: dict[tuple[Frame, Node, int], list[int]]
+    cuts: dict[Crossing, list[int]]
 
 
 def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Blame | None:
@@ -214,37 +224,53 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
     return Blame(ways, found)
 
 
-def _severed(ways: Ways, starts: dict[int, list[Place]]) -> dict[tuple[Frame, Node, int], list[int]]:
+def _severed(ways: Ways, starts: dict[int, list[Place]]) -> dict[Crossing, list[int]]:
     """The cuts on all cheapest ways from these targets, each with the targets whose ways cross it.
 
-    Sets of targets (bit masks) are handed on along the ways in one pass; only a loop's way back asks for another.
+    Each place gets the set of the cuts ahead of it, in one pass; only a loop's way back asks for another. Most places
+    share the set of the next, so that the cost is that of the answer.
     """
     order = _order(ways, [place for several in starts.values() for place in several])
-    position = {place: i for i, place in enumerate(order)}
-    reached = dict.fromkeys(order, 0)
-    for i, several in starts.items():
-        for place in several:
-            reached[place] |= 1 << i
-    crossed: dict[tuple[Frame, Node, int], int] = {}
+    ahead: dict[Place, frozenset[Crossing]] = {}
+    awaited: set[Place] = set()  # asked for before they were known: a loop's way back
     again = True
     while again:
         again = False
-        for place in order:
-            targets = reached[place]
+        for place in reversed(order):
+            before = crossed = ahead.get(place, NO_CUT)
             for user, cut in ways.tight(place):
-                if cut is not None:
-                    key = (place.frame, *cut)
-                    crossed[key] = crossed.get(key, 0) | targets
-                if targets & ~reached[user]:
-                    reached[user] |= targets
-                    again |= position[user] <= position[place]
-    return {key: [i for i in starts if bits >> i & 1] for key, bits in crossed.items()}
+                if user not in ahead:
+                    awaited.add(user)
+                further = ahead.get(user, NO_CUT)
+                crossed = _union(crossed, further if cut is None else further | {(place.frame, *cut)})
+            ahead[place] = crossed
+            again |= crossed is not before and place in awaited
+    found: dict[Crossing, list[int]] = {
+        (place.frame, *cut): [] for place in order for _, cut in ways.tight(place) if cut is not None
+    }
+    for i, several in starts.items():
+        crossed = NO_CUT
+        for place in several:
+            crossed = _union(crossed, ahead.get(place, NO_CUT))
+        for key in crossed:
+            found[key].append(i)
+    return found
+
+
+def _union(some: frozenset[Crossing], more: frozenset[Crossing]) -> frozenset[Crossing]:
+    """The union, one of the two itself where that will do."""
+    if some is more or more <= some:
+        return some
+    return more if some <= more else some | more
 
 
 def _order(ways: Ways, starts: list[Place]) -> list[Place]:
-    """All places on cheapest ways from here, each before those it leads to, loops apart (a reversed postorder)."""
+    """All places on cheapest ways from here to the last cut, each before those it leads to, loops apart.
+
+    It is a reversed postorder.
+    """
     done: list[Place] = []
-    seen: set[Place] = set()
+    seen = {place for place in starts if not ways.cost[place][0]}
     for start in starts:
         if start in seen:
             continue
@@ -253,7 +279,7 @@ def _order(ways: Ways, starts: list[Place]) -> list[Place]:
         while stack:
             place, rest = stack[-1]
             for user, _ in rest:
-                if user not in seen:
+                if user not in seen and ways.cost[user][0]:
                     seen.add(user)
                     stack.append((user, ways.tight(user)))
                     break
@@ -283,7 +309,7 @@ class Paths:
             for user, cut in ways.tight(place):
                 if cut is not None:
                     self.entered.setdefault((place.frame, cut[0]), (place, user))
-                if user not in self.came:
+                if user not in self.came and ways.cost[user][0]:  # what leads to a cut
                     self.came[user] = place
                     queue.append(user)
 

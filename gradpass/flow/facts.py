@@ -8,7 +8,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.flow import edges
 from gradpass.program import opdefs
-from gradpass.program.graph import CALLS, Function, Node, Program, Value
+from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Program, Value
 from gradpass.program.savedmodel import Shape, shape_of
 
 # tensorflow/python/ops/... gradients follow only these (`backprop_util.IsTrainable`): half, float, double, complex64,
@@ -46,39 +46,57 @@ class Facts(NamedTuple):
     static: bool = True
 
 
-def callees(node: Node) -> list[str]:
+def callees(node: Node) -> tuple[str, ...]:
     """The functions that a call, branch or loop runs in place of itself, in order (a loop: its body); else none."""
+    derived = node.kind.derived
+    names: tuple[str, ...] | None = derived.get(callees)
+    if names is None:
+        names = derived[callees] = _callees(node)
+    return names
+
+
+def _callees(node: Node) -> tuple[str, ...]:
     op = node.op
     if op in CALLS:
-        return [node.attr("f").func.name]
+        return (node.attr("f").func.name,)
     if op in ("If", "StatelessIf"):
-        return [node.attr("then_branch").func.name, node.attr("else_branch").func.name]
+        return node.attr("then_branch").func.name, node.attr("else_branch").func.name
     if op in ("Case", "StatelessCase"):
-        return [f.name for f in node.attr("branches").list.func]
+        return tuple(f.name for f in node.attr("branches").list.func)
     if op in LOOPS:
-        return [node.attr("body").func.name]
-    return [op] if op in node.function.program.functions else []
+        return (node.attr("body").func.name,)
+    return (op,) if op in node.function.program.functions else ()
 
 
 def facts(node: Node) -> Facts:
     """The gradient facts of a node that runs no function of its own."""
+    derived = node.kind.derived
+    key = (node.function.program.tensorflow, len(node.inputs))
+    known: tuple[Facts, edges.Need | None] | None = derived.get(key)
+    if known is None:
+        known = derived[key] = _facts(node)
+    fact, needs = known
+    return fact if needs is None or _known(node, needs) else fact._replace(static=False)
+
+
+def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
+    """The facts of all nodes of a kind, and what must be known of the inputs of each lest it raises."""
     program = node.function.program
     custom = node.attr("_gradient_op_type")
     if custom is not None and custom.s and node.op not in CALLS:
-        return _custom(program, custom.s.decode(), node)
+        return _custom(program, custom.s.decode(), node), None
     table = edges.table_for(program.tensorflow)
     kind = table.kind(node.op)
     rows = table.edges(node.op, node.attr) if kind == "function" else None
     if rows is None:
-        return Facts(kind == "not-differentiable", (None,) * len(node.inputs))
-    needs = table.needs(node.op, node.attr)
-    return Facts(True, _flatten(node, rows), needs is None or _known(node, needs))
+        return Facts(kind == "not-differentiable", (None,) * len(node.inputs)), None
+    return Facts(True, _flatten(node, rows)), table.needs(node.op, node.attr)
 
 
 def recorded_shape(value: Value) -> TensorShapeProto | None:
     """The shape that the file records for a value; None where it records none."""
     node = value.node
-    attrs = node.proto.attr if node.proto is not None else node.function.proto.arg_attr[node.position].attr
+    attrs = node.function.head.arg_attr[node.position].attr if node.op == ARGUMENT else node.kind.attrs
     if "_output_shapes" not in attrs:
         return None
     shapes = attrs["_output_shapes"].list.shape
@@ -91,7 +109,7 @@ def static_shape(value: Value) -> Shape:
     return None if proto is None else shape_of(proto)
 
 
-def _known(node: Node, needs: str) -> bool:
+def _known(node: Node, needs: edges.Need) -> bool:
     """Whether the file says before any run what the op's gradient function wants to know (`edges.Need`)."""
     if node.function.is_graph:
         return True  # TensorFlow infers the shapes of a graph anew when it imports it
@@ -109,20 +127,10 @@ def _known(node: Node, needs: str) -> bool:
     return True
 
 
-_SIMPLE: dict[tuple[str | None, ...], tuple[tuple[int, ...] | None, ...]] = {}
-
-
 def _flatten(node: Node, rows: tuple[str | None, ...]) -> tuple[tuple[int, ...] | None, ...]:
     """Facts by argument, made facts by flat input and flat output."""
     signature = opdefs.get(node.op)
     assert signature is not None
-    if signature.fixed_inputs and signature.fixed_outputs:
-        flat = _SIMPLE.get(rows)
-        if flat is None:
-            flat = _SIMPLE[rows] = tuple(
-                None if row is None else tuple(i for i, c in enumerate(row) if c == "f") for row in rows
-            )
-        return flat
     ports: list[list[int]] = []
     at = 0
     for _, count in opdefs.arity(signature.outputs, node.attr):

@@ -1,23 +1,28 @@
 """The graph as gradpass sees it: one representation for FunctionDef, GraphDef and all that is in them.
 
 `Program` holds functions by name and the top-level graph; a `Function` holds argument nodes, nodes and result values; a
-`Node` its inputs; a `Value` (node, port) its uses. Names of the two formats (`node:output_arg:i` and `node:i`) are read
-here and written by `rewrite.splice`; nobody else sees them. Objects are views of protobufs and are never edited in
-place:
-a change is a set of new FunctionDefs, of which `Model.changed` makes a new model, verified whole, or fails.
+`Node` its kind and inputs; a `Value` is a node and a port. Names of the two formats (`node:output_arg:i` and `node:i`)
+are read here and written by `rewrite.splice`; nobody else sees them. Nothing is edited in place: a change is a set of
+new FunctionDefs, of which `Model.changed` makes a new model, verified whole, or fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from tensorboard.compat.proto.function_pb2 import FunctionDef
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradient
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from gradpass.errors import GradpassBug, TargetError
-from gradpass.program import opdefs
+from gradpass.program import opdefs, skim
+
+Source = Any  # a FunctionDef or GraphDef, or its bytes
 
 ARGUMENT = "_Arg"
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
@@ -25,14 +30,13 @@ BACK_EDGE = frozenset({"NextIteration", "RefNextIteration"})
 
 
 class Value:
-    """One output of one node. `uses` lists (node, input index); results of a function are not uses."""
+    """One output of one node."""
 
-    __slots__ = ("node", "port", "uses")
+    __slots__ = ("node", "port")
 
     def __init__(self, node: Node, port: int) -> None:
         self.node = node
         self.port = port
-        self.uses: list[tuple[Node, int]] = []
 
     @property
     def dtype(self) -> int:
@@ -43,41 +47,59 @@ class Value:
         return f"{self.node.name}:{self.port}"
 
 
+class Kind:
+    """What nodes of one op with equal attributes share: most nodes of a model are of a few kinds.
+
+    `derived` is for what others work out about a kind, so that they do it once; it lives as long as the Program.
+    """
+
+    __slots__ = ("attrs", "derived", "dtypes", "op", "ports", "signature")
+
+    def __init__(self, op: str, attrs: dict[str, Any]) -> None:
+        self.op = op
+        self.attrs = attrs
+        self.signature = opdefs.get(op)
+        self.ports: dict[str, int] = {}  # what follows the node's name in an input string -> flat port
+        self.dtypes: dict[int, int] = {}  # flat port -> DataType
+        self.derived: dict[Any, Any] = {}
+
+    def attr(self, name: str) -> Any:
+        """The AttrValue of that name as the node or the op's definition has it, else None. Shared: do not change it."""
+        value = self.attrs.get(name)
+        if value is None and self.signature is not None:
+            return self.signature.default(name)
+        return value
+
+
 class Node:
-    """One operation: name, op, data inputs, control inputs, and its NodeDef (None for an argument)."""
+    """One operation: name, kind (op and attributes), data inputs and control inputs."""
 
-    __slots__ = ("_outputs", "controls", "function", "inputs", "name", "op", "position", "proto")
+    __slots__ = ("controls", "function", "inputs", "kind", "name", "op", "position", "used_outputs")
 
-    def __init__(self, function: Function, name: str, op: str, position: int, proto: NodeDef | None) -> None:
+    def __init__(self, function: Function, name: str, kind: Kind, position: int) -> None:
         self.function = function
         self.name = name
-        self.op = op
+        self.kind = kind
+        self.op = kind.op
         self.position = position
-        self.proto = proto
         self.inputs: tuple[Value, ...] = ()
         self.controls: tuple[Node, ...] = ()
-        self._outputs: list[Value] = []
+        self.used_outputs: tuple[Value, ...] = ()  # those that somebody referred to so far
+
+    @property
+    def proto(self) -> NodeDef | None:
+        """Its NodeDef as the file has it, None for an argument. It is for writers: all of the function is parsed."""
+        return None if self.op == ARGUMENT else self.function.node_defs[self.position]
 
     def output(self, port: int) -> Value:
         """The value at a flat output port."""
-        outputs = self._outputs
-        while len(outputs) <= port:
-            outputs.append(Value(self, len(outputs)))
-        return outputs[port]
-
-    @property
-    def used_outputs(self) -> list[Value]:
-        """The outputs that somebody referred to so far (at least all that are used)."""
-        return self._outputs
+        while port >= len(self.used_outputs):
+            self.used_outputs += (Value(self, len(self.used_outputs)),)
+        return self.used_outputs[port]
 
     def attr(self, name: str) -> Any:
-        """The AttrValue of that name as the node or the op's definition has it, else None."""
-        if self.proto is not None:
-            attrs = self.proto.attr
-            if name in attrs:  # a look-up by [] would insert an empty value
-                return attrs[name]
-        signature = opdefs.get(self.op)
-        return signature.default(name) if signature else None
+        """The AttrValue of that name as the node or the op's definition has it, else None. Shared: do not change it."""
+        return self.kind.attr(name)
 
     @property
     def callee(self) -> str | None:
@@ -90,12 +112,19 @@ class Node:
         """The DataType number of a flat output port; 0 where the op is unknown."""
         if self.op == ARGUMENT:
             return self.function.argument_dtypes[self.position]
-        signature = opdefs.get(self.op)
+        dtypes = self.kind.dtypes
+        dtype = dtypes.get(port)
+        if dtype is None:
+            dtype = dtypes[port] = self._output_dtype(port)
+        return dtype
+
+    def _output_dtype(self, port: int) -> int:
+        signature = self.kind.signature
         if signature is not None:
             return opdefs.output_dtype(signature, self.attr, port)
         callee = self.function.program.functions.get(self.op)
         if callee is not None and port < len(callee.results):
-            return int(callee.proto.signature.output_arg[port].type)
+            return int(callee.head.signature.output_arg[port].type)
         return 0
 
     def __repr__(self) -> str:
@@ -106,54 +135,70 @@ class Function:
     """A FunctionDef or the top-level GraphDef, read once.
 
     `arguments` and `results` are empty for a graph. `nodes` are in the order of the file; `order()` is topological.
+    `head` is the FunctionDef without its nodes; None for a graph.
     """
 
-    def __init__(self, program: Program, proto: FunctionDef | GraphDef) -> None:
+    def __init__(self, program: Program, source: Source, is_graph: bool = False) -> None:
         self.program = program
-        self.proto = proto
-        self.is_graph = isinstance(proto, GraphDef)
-        self.name: str | None = None if self.is_graph else str(proto.signature.name)
+        self.is_graph = is_graph
         self.by_name: dict[str, Node] = {}
         self.arguments: list[Node] = []
         self.argument_dtypes: list[int] = []
         self.results: list[Value] = []
         self.nodes: list[Node] = []
+        self._source = source
         self._order: list[Node] | None = None
-        self._read()
+        skimmed = (skim.Graph if is_graph else skim.Function).FromString(_serialized(source))
+        self.head: Any = None
+        self.name: str | None = None
+        if not is_graph:
+            self.head = skim.head(skimmed)
+            self.name = str(self.head.signature.name)
+        with _collector_paused():
+            self._read(skimmed.node)
 
-    def _read(self) -> None:
-        if not self.is_graph:
-            for i, arg in enumerate(self.proto.signature.input_arg):
+    @cached_property
+    def proto(self) -> Any:
+        """The FunctionDef or GraphDef as the file has it, parsed when first asked for."""
+        return (GraphDef if self.is_graph else FunctionDef).FromString(_serialized(self._source))
+
+    @property
+    def node_defs(self) -> Any:
+        """The NodeDefs of `proto`, by position."""
+        return self.proto.node if self.is_graph else self.proto.node_def
+
+    def _read(self, protos: Any) -> None:
+        kind = self.program.kind
+        if self.head is not None:
+            for i, arg in enumerate(self.head.signature.input_arg):
                 if arg.number_attr or arg.type_list_attr:
                     raise TargetError(
                         f"function {self.name!r} has the list argument {arg.name!r}, which is not supported"
                     )
-                self._add(self.arguments, Node(self, arg.name, ARGUMENT, i, None))
+                self._add(self.arguments, Node(self, arg.name, kind(ARGUMENT), i))
                 self.argument_dtypes.append(arg.type)
-        for i, proto in enumerate(self.proto.node if self.is_graph else self.proto.node_def):
-            self._add(self.nodes, Node(self, proto.name, proto.op, i, proto))
-        for node in self.nodes:
-            self._link(node)
-        if not self.is_graph:
-            ret = self.proto.ret
-            self.results = [self.value(ret[arg.name]) for arg in self.proto.signature.output_arg]
+        for i, raw in enumerate(protos):
+            proto = skim.Node.FromString(raw)
+            self._add(self.nodes, Node(self, proto.name, kind(proto.op, *proto.attr), i))
+        for node, raw in zip(self.nodes, protos, strict=True):
+            self._link(node, skim.Node.FromString(raw).input)
+        if self.head is not None:
+            ret = self.head.ret
+            self.results = [self.value(ret[arg.name]) for arg in self.head.signature.output_arg]
 
     def _add(self, group: list[Node], node: Node) -> None:
         if self.by_name.setdefault(node.name, node) is not node:
             raise TargetError(f"two nodes of {self.label} bear the name {node.name!r}")
         group.append(node)
 
-    def _link(self, node: Node) -> None:
+    def _link(self, node: Node, references: Iterable[str]) -> None:
         inputs: list[Value] = []
         controls: list[Node] = []
-        assert node.proto is not None
-        for text in node.proto.input:
+        for text in references:
             if text[0] == "^":
                 controls.append(self._node(text[1:]))
             else:
-                value = self.value(text)
-                value.uses.append((node, len(inputs)))
-                inputs.append(value)
+                inputs.append(self.value(text))
         node.inputs = tuple(inputs)
         if controls:
             node.controls = tuple(controls)
@@ -170,19 +215,24 @@ class Function:
         node = self._node(name)
         if not rest:
             return node.output(0)
-        if self.is_graph:
-            return node.output(int(rest))
-        arg, _, index = rest.rpartition(":")
-        return node.output(self._port(node, arg, int(index)))
+        ports = node.kind.ports
+        port = ports.get(rest)
+        if port is None:
+            port = ports[rest] = self._port(node, rest)
+        return node.output(port)
 
-    def _port(self, node: Node, arg: str, index: int) -> int:
-        """The flat port of `node:arg:index`."""
-        signature = opdefs.get(node.op)
+    def _port(self, node: Node, text: str) -> int:
+        """The flat port that `arg:index` means in a function, `index` in a graph."""
+        arg, _, number = text.rpartition(":")
+        index = int(number)
+        if not arg:
+            return index
+        signature = node.kind.signature
         if signature is not None:
             return opdefs.output_offset(signature, node.attr, arg) + index
         callee = self.program.functions.get(node.op)
         if callee is not None:
-            return [a.name for a in callee.proto.signature.output_arg].index(arg)
+            return [a.name for a in callee.head.signature.output_arg].index(arg)
         return index  # an op that nobody here knows: its single output argument
 
     def reference(self, value: Value) -> str:
@@ -192,14 +242,14 @@ class Function:
             return node.name
         if self.is_graph:
             return f"{node.name}:{value.port}" if value.port else node.name
-        signature = opdefs.get(node.op)
+        signature = node.kind.signature
         if signature is not None:
             arg, index = opdefs.output_name(signature, node.attr, value.port)
             return f"{node.name}:{arg}:{index}"
         callee = self.program.functions.get(node.op)
         if callee is None:
             raise GradpassBug("program.graph", node.name, f"the outputs of the unknown op {node.op} have no names")
-        return f"{node.name}:{callee.proto.signature.output_arg[value.port].name}:0"
+        return f"{node.name}:{callee.head.signature.output_arg[value.port].name}:0"
 
     @property
     def label(self) -> str:
@@ -213,6 +263,8 @@ class Function:
         return self._order
 
     def _sort(self) -> list[Node]:
+        if all(b.op == ARGUMENT or b.position < node.position for node in self.nodes for b in _before(node)):
+            return self.nodes  # as TensorFlow writes most
         ordered: list[Node] = []
         state = bytearray(len(self.nodes))  # 0 new, 1 open, 2 done
         for start in self.nodes:
@@ -240,6 +292,22 @@ class Function:
         return f"<Function {self.name} {len(self.nodes)} nodes>"
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keeps Python from looking for garbage: nothing of what is read is, and each look takes longer than the last."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _serialized(source: Source) -> bytes | memoryview:
+    return source if isinstance(source, (bytes, memoryview)) else bytes(source.SerializeToString())
+
+
 def _before(node: Node) -> Iterator[Node]:
     if node.op in BACK_EDGE:
         return iter(())
@@ -262,24 +330,31 @@ class CustomGradient(NamedTuple):
 class _Functions(dict[str, Function]):
     """Functions by name, each read when first asked for."""
 
-    def __init__(self, program: Program, protos: dict[str, FunctionDef]) -> None:
+    def __init__(self, program: Program, sources: dict[str, bytes]) -> None:
         super().__init__()
         self._program = program
-        self.protos = protos
+        self._sources = sources
 
     def __missing__(self, name: str) -> Function:
-        proto = self.protos[name]
-        function = self[name] = Function(self._program, proto)
+        try:
+            function = self[name] = Function(self._program, self._sources[name])
+        except DecodeError as problem:
+            raise TargetError(f"function {name!r} is damaged; save the model again ({problem})") from problem
         return function
 
     def __contains__(self, name: object) -> bool:
-        return name in self.protos
+        return name in self._sources
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self.protos else default
+        return self[name] if name in self._sources else default
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.protos)
+        return iter(self._sources)
+
+    @property
+    def protos(self) -> dict[str, Any]:
+        """The FunctionDefs by name, all of them parsed."""
+        return {name: self[name].proto for name in self}
 
 
 class Program:
@@ -290,15 +365,28 @@ class Program:
     whose gradients are meant: the one that wrote the file (empty where it does not say), unless another is asked for.
     """
 
-    def __init__(self, graph: GraphDef) -> None:
-        protos = {f.signature.name: f for f in graph.library.function}
-        self.functions: _Functions = _Functions(self, protos)
-        self.registered_gradients: dict[str, str] = {
-            g.registered_op_type: g.gradient_func for g in graph.library.registered_gradients
-        }
+    def __init__(self, source: Source) -> None:
+        library = skim.Graph.FromString(_serialized(source)).library
+        self.functions: _Functions = _Functions(self, {skim.name(raw): raw for raw in library.function})
+        gradients = map(RegisteredGradient.FromString, library.registered_gradients)
+        self.registered_gradients: dict[str, str] = {g.registered_op_type: g.gradient_func for g in gradients}
         self.custom_gradients: dict[str, CustomGradient] = {}
         self.tensorflow = ""
-        self.graph = Function(self, graph)
+        self._source = source
+        self._kinds: dict[tuple[str | bytes, ...], Kind] = {}
+
+    @cached_property
+    def graph(self) -> Function:
+        """The top-level graph, read when first asked for."""
+        return Function(self, self._source, is_graph=True)
+
+    def kind(self, op: str, *attrs: bytes) -> Kind:
+        """The kind of nodes with this op and these serialised attributes."""
+        key: tuple[str | bytes, ...] = (op, *attrs)
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = Kind(op, skim.attributes(attrs))
+        return kind
 
     def function(self, name: str) -> Function:
         """The function of that name; a TargetError where the file lacks it."""

@@ -24,7 +24,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.variable_pb2 import VariableDef
 
 from gradpass.errors import TargetError
-from gradpass.program import wire
+from gradpass.program import skim, wire
 from gradpass.program.graph import CustomGradient, Function, Program, Value
 
 META_GRAPHS = 2  # field numbers of saved_model.proto, meta_graph.proto, graph.proto, function.proto
@@ -113,7 +113,7 @@ class Model:
         by_name = {f.signature.name: f for f in functions}
 
         def change(_: int, payload: memoryview) -> bytes | None:
-            new = by_name.pop(_function_name(payload), None)
+            new = by_name.pop(skim.name(payload), None)
             return None if new is None else new.SerializeToString(deterministic=True)
 
         def edit_library(payload: memoryview) -> bytes:
@@ -209,16 +209,13 @@ def _bytes(path: Path) -> bytes:
 
 
 def _read_folder(path: Path, raw: bytes) -> Model:
-    metas = []
-    for part in wire.fields(raw):
-        if part.number == META_GRAPHS and part.wire_type == wire.LENGTH_DELIMITED:
-            metas.append(MetaGraphDef.FromString(raw[part.payload : part.end]))
+    metas = [_split(payload) for payload in _payloads(raw, META_GRAPHS)]
     if not metas:
         raise TargetError(f"{path} holds no graph; save the model again")
-    serving = [i for i, m in enumerate(metas) if "serve" in m.meta_info_def.tags]
+    serving = [i for i, (m, _) in enumerate(metas) if "serve" in m.meta_info_def.tags]
     index = serving[0] if serving else 0
-    meta = metas[index]
-    program = Program(meta.graph_def)
+    meta, graph = metas[index]
+    program = Program(graph)
     if meta.object_graph_def.nodes:
         variables, entries = _objects(path, program, meta)
         kind = "savedmodel"
@@ -238,6 +235,23 @@ def _read_folder(path: Path, raw: bytes) -> Model:
         for function in meta.object_graph_def.concrete_functions.values():
             model.captured |= {i for i in function.bound_inputs if i in variables}
     return model
+
+
+def _payloads(message: bytes | memoryview, number: int) -> list[memoryview]:
+    """What stands in each length-delimited field of that number."""
+    view = memoryview(message)
+    return [
+        view[part.payload : part.end]
+        for part in wire.fields(view)
+        if part.number == number and part.wire_type == wire.LENGTH_DELIMITED
+    ]
+
+
+def _split(payload: memoryview) -> tuple[MetaGraphDef, memoryview]:
+    """A MetaGraphDef without its graph, and the graph's bytes: of most functions nobody ever asks for the nodes."""
+    rest = wire.edit(payload, GRAPH_DEF, lambda *_: b"")
+    graphs = _payloads(payload, GRAPH_DEF)
+    return MetaGraphDef.FromString(rest), graphs[0] if len(graphs) == 1 else memoryview(b"".join(graphs))
 
 
 def _objects(path: Path, program: Program, meta: MetaGraphDef) -> tuple[dict[Any, Variable], dict[str, Entry]]:
@@ -348,26 +362,26 @@ def _collections(path: Path, program: Program, meta: MetaGraphDef) -> tuple[dict
 
 def _read_frozen(path: Path, raw: bytes) -> Model:
     """A frozen GraphDef: its placeholders are the inputs, the values that nobody reads its outputs."""
-    graph = GraphDef.FromString(raw)
-    if not graph.node:
-        raise TargetError(f"{path} holds no graph nodes; give a frozen GraphDef, or the SavedModel's folder")
-    program = Program(graph)
+    program = Program(raw)
     top = program.graph
+    if not top.nodes:
+        raise TargetError(f"{path} holds no graph nodes; give a frozen GraphDef, or the SavedModel's folder")
     inputs = {n.name: n.output(0) for n in top.nodes if n.op in ("Placeholder", "PlaceholderWithDefault")}
+    read = {v.node for n in top.nodes for v in n.inputs}
     outputs = {
         n.name: n.output(0)
         for n in top.nodes
-        if n.op not in ("NoOp", "Assert", "Const", "Placeholder") and not any(v.uses for v in n.used_outputs)
+        if n.op not in ("NoOp", "Assert", "Const", "Placeholder") and n not in read
     }
     return Model(path, "frozen", raw, program, {}, {"graph": Entry("graph", top, inputs, outputs, {})})
 
 
 def _read_meta(path: Path, raw: bytes) -> Model:
     """A MetaGraph of TF1: its signatures, or where it has none what its forward graph ends in."""
-    meta = MetaGraphDef.FromString(raw)
-    if not meta.graph_def.node:
+    meta, graph = _split(memoryview(raw))
+    program = Program(graph)
+    if not program.graph.nodes:
         raise TargetError(f"{path} holds no graph nodes; give the .meta that tf.compat.v1.train.Saver wrote")
-    program = Program(meta.graph_def)
     program.tensorflow = meta.meta_info_def.tensorflow_version
     variables, entries = _collections(path, program, meta)
     if not entries:
@@ -386,12 +400,13 @@ def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
     for node in graph.order():
         if _GRADIENTS.match(node.name) or any(v.node.name in backward for v in node.inputs):
             backward.add(node.name)
+    read = {v.node for node in graph.nodes if node.name not in backward for v in node.inputs}
     outputs: dict[str, Value] = {}
     inputs: dict[str, Value] = {}
     for node in graph.nodes:
         if node.op in ("Placeholder", "PlaceholderWithDefault"):
             inputs[node.name] = node.output(0)
-        ends = not any(user.name not in backward for v in node.used_outputs for user, _ in v.uses)
+        ends = node not in read
         reads = all(v.node.name in variables for v in node.inputs)
         writes = any(v.node.name in variables for v in node.inputs[:1]) and "Assign" in node.op
         numbers = node.output_dtype(0) not in (0, STRING)  # the Saver's nodes work on file names
@@ -399,17 +414,6 @@ def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
             outputs[node.name] = node.output(0)
     captures = {key: [graph.by_name[key].output(0)] for key in variables}
     return Entry("graph", graph, inputs, outputs, captures)
-
-
-def _function_name(payload: memoryview) -> str:
-    """The name of a serialised FunctionDef: signature (field 1), name (field 1)."""
-    for part in wire.fields(payload):
-        if part.number == 1 and part.wire_type == wire.LENGTH_DELIMITED:
-            signature = payload[part.payload : part.end]
-            for inner in wire.fields(signature):
-                if inner.number == 1:
-                    return bytes(signature[inner.payload : inner.end]).decode()
-    return ""
 
 
 def _present(value: StructuredValue) -> Iterator[bool]:

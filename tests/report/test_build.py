@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import jsonschema
 import pytest
 from hypothesis import given
+from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 
 from gradpass.errors import GradpassError
 from gradpass.flow.verdict import EntryVerdict
@@ -59,7 +60,7 @@ def test_code_of_a_cut(op: str, how: str, code: str) -> None:
 def test_a_lost_custom_gradient_is_told_apart_from_an_op_without_one() -> None:
     lost = model({"branch": "IdentityN"})
     node = lost.program.graph.by_name["branch"]
-    node.proto.attr["_gradient_op_type"].s = b"CustomGradient-7"
+    node.kind.attrs["_gradient_op_type"] = AttrValue(s=b"CustomGradient-7")
     judged = verdict([target("a", "raises")], cuts=[cut("IdentityN", [0], "raises", "branch")])
     (found,) = build(lost, [judged]).diagnostics
     assert (found.code, found.fix.kind) == ("GP110", "refuse")
