@@ -28,6 +28,7 @@ from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
 Mode = Literal["state", "structure"]
 Grad = tuple[int, int]  # results at which a tensor exists, results whose cotangent it depends on
 NOTHING: Grad = (0, 0)
+HANDLES = "ValueError, since the shape of a variable that only one branch uses is not known in a loaded loop"
 
 
 def join(a: Grad, b: Grad) -> Grad:
@@ -173,7 +174,8 @@ class Analysis:
         raising: list[tuple[tuple[str, ...], Node]],
     ) -> list[Grad]:
         program = node.function.program
-        inside = False if node.op in LOOPS else handles if node.op in BRANCHES else True
+        live = program.origin == "live"  # every handle of a traced graph is known
+        inside = live or (False if node.op in LOOPS else handles if node.op in BRANCHES else True)
         summaries = [self.summary(program.function(name), inside) for name in names]
         for summary in summaries:
             raising += [((node.name, *stack), op) for stack, op in summary.raising]
@@ -281,7 +283,7 @@ def _verdict(
         for facts, values in zip(plain, places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=any(v is not None for v in results))
-    verdict.raising = [_raised(stack, node, verdict, model, places) for stack, node in raising]
+    verdict.raising = [_raised(stack, node, verdict) for stack, node in raising]
     return verdict, places
 
 
@@ -300,11 +302,12 @@ def _structure(values: list[Value], grads: dict[Value, Grad]) -> Structure:
     return "flows" if total[1] else "zero" if total[0] else "none"
 
 
-def _raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict, model: Model, places: list[list[Value]]) -> Cut:
+def _raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict) -> Cut:
     starves = [i for i, t in enumerate(verdict.targets) if t.state == "raises"]
     return Cut(
         node.op, node.name, node.function.name, stack, "raises", starves,
         sum(verdict.targets[i].parameters for i in starves), [node.name],
+        error=HANDLES if node.op in BRANCHES else facts(node).error,
     )  # fmt: skip
 
 

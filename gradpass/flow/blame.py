@@ -217,6 +217,7 @@ def blame(verdict: EntryVerdict, entry: Entry, places: list[list[Value]]) -> Bla
                 sum(verdict.targets[i].parameters for i in starves),
                 paths.through(frame, node),
                 sorted(i for i, _ in inputs),
+                facts(node).error,
             )
         )  # fmt: skip
         cuts.append(((frame.stack, node.position), cut))

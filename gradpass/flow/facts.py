@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
-from gradpass.flow import edges
+from gradpass.flow import edges, process
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Program, Value
 from gradpass.program.savedmodel import Shape, shape_of
@@ -21,6 +21,15 @@ RESOURCE = 20
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
+EXITS = frozenset({"Exit", "RefExit"})
+
+# What TensorFlow raises where a gradient function wants to know more than is known before the run (`edges.Need`).
+NEEDS: dict[edges.Need, str] = {
+    "rank": "an error, since the rank is not known before the run",
+    "sizes": "an error, since the last two sizes are not known before the run",
+    "batch": "an error, since a size is not known before the run",
+    "values": "an error, since a size or a whole-number input is not known before the run",
+}
 
 
 def trainable(dtype: int) -> bool:
@@ -38,12 +47,14 @@ class Facts(NamedTuple):
 
     `rows` has for each flat input None (no gradient) or the flat outputs whose cotangent reaches it (empty: zeros);
     `registered` is False where TensorFlow raises when the node is asked, `static` where it does so only because it does
-    not know a shape or a value before the graph runs: the derivative itself exists.
+    not know a shape or a value before the graph runs, or because of how the model was loaded: the derivative itself
+    exists. `error` is what it raises in these two cases, None where it is a LookupError for want of any function.
     """
 
     registered: bool
     rows: tuple[tuple[int, ...] | None, ...]
     static: bool = True
+    error: str | None = None
 
 
 def callees(node: Node) -> tuple[str, ...]:
@@ -76,7 +87,7 @@ def facts(node: Node) -> Facts:
     if known is None:
         known = derived[key] = _facts(node)
     fact, needs = known
-    return fact if needs is None or _known(node, needs) else fact._replace(static=False)
+    return fact if needs is None or _known(node, needs) else fact._replace(static=False, error=NEEDS[needs])
 
 
 def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
@@ -87,10 +98,28 @@ def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
         return _custom(program, custom.s.decode(), node), None
     table = edges.table_for(program.tensorflow)
     kind = table.kind(node.op)
+    if kind is None:
+        return _of_process(node), None
     rows = table.edges(node.op, node.attr) if kind == "function" else None
+    error = table.raises(node.op, node.attr)
     if rows is None:
-        return Facts(kind == "not-differentiable", (None,) * len(node.inputs)), None
-    return Facts(True, _flatten(node, rows)), table.needs(node.op, node.attr)
+        return Facts(kind == "not-differentiable", (None,) * len(node.inputs), error=error), None
+    if error is None and node.op in EXITS and program.origin == "frozen":
+        error = "AttributeError: a frozen graph has lost the contexts of its loops"
+    # What raises and has edges all the same does so in TensorFlow 2 only; a MetaGraph is of TensorFlow 1.
+    raises = error is not None and program.origin != "metagraph"
+    return Facts(True, _flatten(node, rows), not raises, error if raises else None), table.needs(node.op, node.attr)
+
+
+def _of_process(node: Node) -> Facts:
+    """What this process knows of an op, or of a custom gradient, that no table and no file has."""
+    found = process.answer(node, recorded_shape, node.function.program.origin == "live")
+    nothing: tuple[None, ...] = (None,) * len(node.inputs)
+    if found is None:
+        return Facts(False, nothing)
+    if found.error is not None:
+        return Facts(False, nothing, error=found.error)
+    return Facts(True, nothing if found.rows is None else found.rows)
 
 
 def recorded_shape(value: Value) -> TensorShapeProto | None:
@@ -156,7 +185,7 @@ def _custom(program: Program, op_type: str, node: Node) -> Facts:
     """A custom gradient: its function's dataflow says which cotangent reaches which input; a lost one raises."""
     custom = program.custom_gradients.get(op_type)
     if custom is None or custom.function not in program.functions:
-        return Facts(False, (None,) * len(node.inputs))
+        return _of_process(node)
     reached = iter(dependencies(program.function(custom.function)))
     rows = tuple(tuple(sorted(next(reached))) if present else None for present in custom.present)
     return Facts(True, rows[: len(node.inputs)] + (None,) * (len(node.inputs) - len(rows)))

@@ -47,7 +47,8 @@ class Cut:
     `function`.
     `inputs` are the data inputs at which gradients are severed. `starves` holds indices into `EntryVerdict.targets`;
     `path` the shortest way from the first of them to the loss,
-    through this op, as node names (target name first, output name last).
+    through this op, as node names (target name first, output name last). `error` says what the op's gradient function
+    raises, where there is one.
     """
 
     op: str
@@ -59,6 +60,7 @@ class Cut:
     parameters: int
     path: list[str]
     inputs: list[int] = field(default_factory=list)
+    error: str | None = None
 
 
 @dataclass

@@ -363,6 +363,7 @@ class Program:
     `registered_gradients` maps the op type of a custom gradient to the function that computes it, as the file says;
     `custom_gradients` adds which of its results are None, which only an object graph knows. `tensorflow` is the version
     whose gradients are meant: the one that wrote the file (empty where it does not say), unless another is asked for.
+    `origin` is the `Model.kind` that it is of: TensorFlow knows less of what it reads than of what it has traced.
     """
 
     def __init__(self, source: Source) -> None:
@@ -372,6 +373,7 @@ class Program:
         self.registered_gradients: dict[str, str] = {g.registered_op_type: g.gradient_func for g in gradients}
         self.custom_gradients: dict[str, CustomGradient] = {}
         self.tensorflow = ""
+        self.origin = ""
         self._source = source
         self._kinds: dict[tuple[str | bytes, ...], Kind] = {}
 

@@ -71,7 +71,7 @@ class Entry:
 
 @dataclass
 class Model:
-    """A target from disk. `kind` is "savedmodel" (TF2), "savedmodel-v1", "frozen" or "metagraph"."""
+    """A target. `kind` is "savedmodel" (TF2), "savedmodel-v1", "frozen", "metagraph", or "live" (`program.trace`)."""
 
     path: Path
     kind: str
@@ -82,6 +82,9 @@ class Model:
     objects: SavedObjectGraph | None = None
     meta_index: int = 0
     captured: set[Any] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.program.origin = self.kind
 
     def entry(self, name: str | None) -> list[Entry]:
         """The entries that an `--entry` option means: a name, "all", or None for serving_default or the only one."""

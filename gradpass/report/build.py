@@ -98,8 +98,10 @@ class _Builder:
 
     def _code_of(self, cut: Cut) -> type[Code]:
         """The code of a cut: a custom gradient that is lost, the code that names the op, or a general one."""
-        if cut.how == "raises" and self._has_custom_gradient(cut):
+        if cut.how == "raises" and cut.error is None and self._has_custom_gradient(cut):
             return find("GP110")
+        if cut.error is not None:
+            return find("GP115")
         return code_of_op(cut.op) or find({"raises": "GP109", "zero": "GP300", "none": "GP100"}[cut.how])
 
     def _has_custom_gradient(self, cut: Cut) -> bool:
@@ -168,7 +170,11 @@ class _Cause:
         verb = "gets" if len(names) == 1 else "get"
         entry = " and ".join(f"entry `{name}`" for name in self.entries)
         return self.code.message.format(
-            what=_what(self.cut), whom=whom(names, kind), gets=f"{verb} {gets}", entry=entry
+            what=_what(self.cut),
+            whom=whom(names, kind),
+            gets=f"{verb} {gets}",
+            entry=entry,
+            error=self.cut.error if self.cut else None,
         )
 
     def _unused(self) -> list[str]:

@@ -30,8 +30,8 @@ def answer(loss: Any, v: tf.Variable) -> str:
         with tf.GradientTape() as tape:
             value = loss()
         gradient = tape.gradient(value, v)
-    except LookupError:
-        return "LookupError"
+    except (LookupError, TypeError) as error:
+        return type(error).__name__
     if gradient is None:
         return "None"
     values = tf.convert_to_tensor(gradient).numpy()

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 from gradpass.errors import GradpassBug, GradpassError
 from gradpass.report.diagnostics import FixKind, Severity
 
-Says = Literal["None", "zeros", "LookupError"]
+Says = Literal["None", "zeros", "LookupError", "TypeError"]
 
 _registry: dict[str, type[Code]] = {}
 
@@ -30,9 +30,9 @@ class Code:
     """One kind of finding.
 
     `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets}
-    (as "gets None") and {entry}. `ops` are the ops that cause it. `fix` and `refusal` hold where no rule can help,
-    whatever the op; None leaves it to the rules. `says` is what TensorFlow gives for `failing`, `loaded` whether it
-    does so only once that is saved and loaded.
+    (as "gets None"), {entry} and {error} (what a gradient function raises). `ops` are the ops that cause it. `fix` and
+    `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow gives
+    for `failing`, `loaded` whether it does so only once that is saved and loaded.
     """
 
     code: ClassVar[str]

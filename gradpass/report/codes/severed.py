@@ -285,6 +285,33 @@ def loss():
 """
 
 
+class RaisingGradient(Code):
+    """TensorFlow has a gradient function for this op, and the function raises: for these dtypes or attributes, where a
+    shape is not known before the run, or because of how the model was loaded. It takes the whole call with it, so that
+    every variable of the function gets the error, also those that never pass through the op.
+    """
+
+    code = "GP115"
+    name = "raising-gradient"
+    message = "the gradient function of {what} raises {error}: {whom} {gets}"
+    help = "give the op what its gradient function asks for: static shapes, int32 indices, float32 values"
+    says = "TypeError"
+    failing = """
+v = tf.Variable([3.0, 1.0, 2.0])
+
+@tf.function
+def loss():
+    return tf.reduce_sum(tf.math.top_k(v, 2, index_type=tf.int64).values)
+"""
+    fixed = """
+v = tf.Variable([3.0, 1.0, 2.0])
+
+@tf.function
+def loss():
+    return tf.reduce_sum(tf.math.top_k(v, 2).values)
+"""
+
+
 class LostCustomGradient(Code):
     """The op carries a custom gradient (tf.custom_gradient) by a name that this SavedModel does not register. In the
     process that saved it the name is known and all is well; in a fresh process TensorFlow raises LookupError, or

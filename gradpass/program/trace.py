@@ -1,0 +1,82 @@
+"""A function that was traced in this process, as a `Model`: the one place where a live graph becomes a Program.
+
+It goes the way of the file: TensorFlow's own GraphDef of the function, with the shapes that it knows. What only the
+process has (gradients that the user registered, the Python behind a custom gradient) is asked in `flow.process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from gradpass.program.graph import Program, Value
+from gradpass.program.savedmodel import Entry, Model, Shape, Variable
+
+LIVE = "live"
+
+
+def of_function(function: tf.types.experimental.ConcreteFunction) -> Model:
+    """The model that is this concrete function: entry "live", its variables the ones that it captures.
+
+    A function that `tf.saved_model.load` gave is not meant: TensorFlow knows less of it than of a traced one. Give the
+    folder instead.
+    """
+    graph = tf.Graph()
+    function.add_to_graph(graph)
+    raw = graph.as_graph_def(add_shapes=True).SerializeToString()
+    program = Program(raw)
+    program.tensorflow = tf.version.VERSION
+    body = program.function(function.function_def.signature.name)
+
+    by_handle = {id(variable.handle): variable for variable in function.variables}
+    captured = function.captured_inputs
+    split = len(body.arguments) - len(captured)
+    captures: dict[Any, list[Value]] = {}
+    variables: dict[Any, Variable] = {}
+    names: set[str] = set()
+    for argument, outer in zip(body.arguments[split:], captured, strict=True):
+        variable = by_handle.get(id(outer))
+        if variable is not None:
+            key = id(outer)
+            captures.setdefault(key, []).append(argument.output(0))
+            if key not in variables:
+                variables[key] = _variable(key, variable, names)
+    inputs = {argument.name: argument.output(0) for argument in body.arguments[:split]}
+    outputs = dict(zip(_names(function.structured_outputs, len(body.results)), body.results, strict=True))
+    entry = Entry(LIVE, body, inputs, outputs, captures)
+    return Model(Path(body.name or LIVE), LIVE, raw, program, variables, {LIVE: entry}, captured=set(captures))
+
+
+def _variable(key: int, variable: tf.Variable, taken: set[str]) -> Variable:
+    """A variable under its own name; a second one of that name gets a number, as TensorFlow does."""
+    plain = name = variable.name.removesuffix(":0")
+    count = 0
+    while name in taken:
+        count += 1
+        name = f"{plain}_{count}"
+    taken.add(name)
+    shape: Shape = None if variable.shape.rank is None else tuple(variable.shape.as_list())
+    return Variable(key, plain, name, variable.dtype.as_datatype_enum, shape, variable.trainable)
+
+
+def _names(structure: Any, count: int) -> list[str]:
+    """A name for each flat output: the keys and places that lead to it ("loss", "output_0", "heads/1")."""
+    names = ["/".join(path) or "output_0" for path in _paths(structure)]
+    names = [f"output_{name}" if name[0].isdigit() else name for name in names]
+    # Composite tensors (ragged, sparse) are several values under one name.
+    return names if len(names) == count == len(set(names)) else [f"output_{i}" for i in range(count)]
+
+
+def _paths(structure: Any) -> Iterator[tuple[str, ...]]:
+    """The way to each leaf, in the order of `tf.nest.flatten`; None is no output."""
+    if isinstance(structure, dict):
+        for key in sorted(structure):
+            yield from ((str(key), *rest) for rest in _paths(structure[key]))
+    elif isinstance(structure, (list, tuple)):
+        for i, item in enumerate(structure):
+            yield from ((str(i), *rest) for rest in _paths(item))
+    elif structure is not None:
+        yield ()
