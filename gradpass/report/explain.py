@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -11,8 +10,6 @@ from typing import Any, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
-from tensorboard.compat.proto.attr_value_pb2 import AttrValue
-from tensorboard.compat.proto.types_pb2 import DataType
 
 from gradpass.errors import GradpassError
 from gradpass.flow import edges
@@ -29,7 +26,6 @@ NEEDS = {
     "batch": "where a size is not known before the run",
     "values": "unless all sizes are known before the run and all whole-number inputs are constants",
 }
-_DTYPES = {"float32": AttrValue(type=DataType.DT_FLOAT), "int32": AttrValue(type=DataType.DT_INT32)}
 REACH = {"f": "a gradient", "d": "a gradient, element by element", "0": "zeros"}
 
 
@@ -130,21 +126,17 @@ def _op(table: edges.EdgeTable, op: str, width: int) -> Iterator[RenderableType]
     kind = table.kind(op)
     what = "no gradient registered: asking for one raises LookupError" if kind is None else kind
     yield Text.assemble((op, "bold"), f" (TensorFlow {table.version}): {what}")
-    outputs = [output.name for output in signature.outputs]
-    raised = table.raises(op, lambda _: None)
-    if raised:
-        yield line(f"  TensorFlow 2 raises {raised}")
-    for dtypes, rows in _by_dtype(table, op).items() if kind == "function" else ():
-        yield line(f"  where {dtypes}:" if dtypes else "  for all dtypes:")
-        for argument, row in zip(signature.inputs, rows, strict=True):
-            yield line(f"    {argument.name}: {_reach(row, outputs)}")
-    for case in table.cases(op):
-        raised = case.raises or (case.needs and NEEDS[case.needs])
-        if raised and case.when:
+    cases = table.cases(op)
+    for i, case in enumerate(cases):
+        if case.when:
             where = " and ".join(f"{name} is {_words(values)}" for name, values in case.when.items())
-            yield line(f"  where {where}: raises {raised}")
-        elif case.needs:
-            yield line(f"  raises {raised}")
+        else:
+            where = "otherwise" if i else "always"
+        yield line(f"  where {where}:" if case.when else f"  {where}:")
+        yield from (line(f"    {told}") for told in _case(case, signature))
+    how = table.how(op)
+    if how:
+        yield line(f"  known from: {how}")
     rules_here = by_op().get(op, ())
     if rules_here:
         yield line(f"  rules: {', '.join(f'{rule.name} ({rule.kind})' for rule in rules_here)}")
@@ -154,19 +146,15 @@ def _words(values: Iterable[Any]) -> str:
     return " or ".join(sorted(str(value).removeprefix("DT_").lower() for value in values))
 
 
-def _by_dtype(table: edges.EdgeTable, op: str) -> dict[str, tuple[str | None, ...]]:
-    """What the inputs get, for floats and for whole numbers where that makes a difference."""
-    signature = opdefs.get(op, table.version)
-    assert signature is not None
-    attributes = sorted({arg.type_attr for arg in signature.inputs + signature.outputs if arg.type_attr})
-    found: dict[tuple[str | None, ...], list[str]] = {}
-    for chosen in itertools.product(("float32", "int32"), repeat=len(attributes)):
-        given = dict(zip(attributes, chosen, strict=True))
-        known = {name: _DTYPES[dtype] for name, dtype in given.items()}
-        rows = table.edges(op, known.get)
-        if rows is not None:
-            found.setdefault(rows, []).append(", ".join(f"{name} is {dtype}" for name, dtype in given.items()))
-    return {"" if len(found) == 1 else " or ".join(where): rows for rows, where in found.items()}
+def _case(case: edges.Case, signature: opdefs.OpSig) -> Iterator[str]:
+    """What the inputs get in one case, and what it raises."""
+    outputs = [output.name for output in signature.outputs]
+    for argument, row in zip(signature.inputs, case.edges or (), strict=False):
+        yield f"{argument.name}: {_reach(row, outputs)}"
+    if case.raises:
+        yield f"raises {case.raises}" + (", except under TensorFlow 1's control flow" if case.edges else "")
+    if case.needs:
+        yield f"raises {NEEDS[case.needs]}"
 
 
 def _reach(row: str | None, outputs: list[str]) -> str:
