@@ -146,6 +146,9 @@ class Analysis:
                 raising.append(((), node))
                 return
             given = [self._edge(row, outs, asked) for row in fact.rows]
+            for i in fact.handed:
+                if not trainable(node.inputs[i].dtype):
+                    given[i] = _at(outs, fact.rows[i])
         for value, grad in zip(node.inputs, given, strict=True):
             if grad[0]:
                 others = grads.get(value)
@@ -224,6 +227,12 @@ class Analysis:
         return state
 
 
+def _at(outs: list[Grad], ports: tuple[int, ...] | None) -> Grad:
+    """The gradient that comes for one output; nothing where nobody refers to it."""
+    port = ports[0] if ports else len(outs)
+    return outs[port] if port < len(outs) else NOTHING
+
+
 def _padded(outs: list[Grad], width: int) -> list[Grad]:
     return outs + [NOTHING] * (width - len(outs))
 
@@ -249,12 +258,12 @@ def follow(model: Model, entry: str | None = None, wrt: str = "variables") -> li
     state, structure = Analysis("state"), Analysis("structure")
     followed = []
     for chosen in model.entry(entry):
-        verdict, places = _verdict(model, chosen, wrt, state, structure)
+        verdict, places = verdict_of(model, chosen, wrt, state, structure)
         followed.append((verdict, blame(verdict, chosen, places)))
     return followed
 
 
-def _verdict(
+def verdict_of(
     model: Model, entry: Entry, wrt: str, state: Analysis, structure: Analysis
 ) -> tuple[EntryVerdict, list[list[Value]]]:
     """States and structures of all targets of an entry, and the values that stand for each target."""
@@ -279,21 +288,21 @@ def _verdict(
     state_grads, raising = state.backward(entry.function, results, everything)
     true_grads, _ = structure.backward(entry.function, results, everything)
     targets = [
-        Target(*facts[:6], _state(values, state_grads, bool(raising)), _structure(values, true_grads), facts[6])
+        Target(*facts[:6], judged_state(values, state_grads, bool(raising)), judged_structure(values, true_grads), facts[6])
         for facts, values in zip(plain, places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=any(v is not None for v in results))
-    verdict.raising = [_raised(stack, node, verdict) for stack, node in raising]
+    verdict.raising = [raised(stack, node, verdict) for stack, node in raising]
     return verdict, places
 
 
-def _state(values: list[Value], grads: dict[Value, Grad], raises: bool) -> State:
+def judged_state(values: list[Value], grads: dict[Value, Grad], raises: bool) -> State:
     if raises and any(trainable(v.dtype) for v in values):
         return "raises"
-    return _structure(values, grads)
+    return judged_structure(values, grads)
 
 
-def _structure(values: list[Value], grads: dict[Value, Grad]) -> Structure:
+def judged_structure(values: list[Value], grads: dict[Value, Grad]) -> Structure:
     if not any(trainable(v.dtype) for v in values):
         return "none"
     total = NOTHING
@@ -302,7 +311,7 @@ def _structure(values: list[Value], grads: dict[Value, Grad]) -> Structure:
     return "flows" if total[1] else "zero" if total[0] else "none"
 
 
-def _raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict) -> Cut:
+def raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict) -> Cut:
     starves = [i for i, t in enumerate(verdict.targets) if t.state == "raises"]
     return Cut(
         node.op, node.name, node.function.name, stack, "raises", starves,

@@ -8,7 +8,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.flow import edges, process
 from gradpass.program import opdefs
-from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Program, Value
+from gradpass.program.graph import ARGUMENT, CALLS, Function, Kind, Node, Program, Value
 from gradpass.program.savedmodel import Shape, shape_of
 
 # tensorflow/python/ops/... gradients follow only these (`backprop_util.IsTrainable`): half, float, double, complex64,
@@ -21,13 +21,15 @@ RESOURCE = 20
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
-EXITS = frozenset({"Exit", "RefExit"})
+V1_LOOPS = frozenset({"Enter", "Exit", "NextIteration", "RefEnter", "RefExit", "RefNextIteration"})
 
 # What TensorFlow raises where a gradient function wants to know more than is known before the run (`edges.Need`).
 NEEDS: dict[edges.Need, str] = {
     "rank": "an error, since the rank is not known before the run",
     "sizes": "an error, since the last two sizes are not known before the run",
     "batch": "an error, since a size is not known before the run",
+    "wide": "an error, since the matrix has more rows than columns, or its sizes are not known before the run",
+    "near-square": "an error, since the matrix is not nearly square, or its sizes are not known before the run",
     "values": "an error, since a size or a whole-number input is not known before the run",
 }
 
@@ -49,12 +51,15 @@ class Facts(NamedTuple):
     `registered` is False where TensorFlow raises when the node is asked, `static` where it does so only because it does
     not know a shape or a value before the graph runs, or because of how the model was loaded: the derivative itself
     exists. `error` is what it raises in these two cases, None where it is a LookupError for want of any function.
+    `handed` are the inputs that get the very cotangent of their own output: none where none comes for it. TensorFlow
+    makes zeros of it only for an output of a trainable dtype.
     """
 
     registered: bool
     rows: tuple[tuple[int, ...] | None, ...]
     static: bool = True
     error: str | None = None
+    handed: frozenset[int] = frozenset()
 
 
 def callees(node: Node) -> tuple[str, ...]:
@@ -90,6 +95,12 @@ def facts(node: Node) -> Facts:
     return fact if needs is None or _known(node, needs) else fact._replace(static=False, error=NEEDS[needs])
 
 
+def preset(kind: Kind, program: Program, inputs: int, fact: Facts) -> None:
+    """Says what the gradient of nodes of a made-up kind gives their inputs."""
+    kind.derived[callees] = ()
+    kind.derived[(program.tensorflow, inputs)] = (fact, None)
+
+
 def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
     """The facts of all nodes of a kind, and what must be known of the inputs of each lest it raises."""
     program = node.function.program
@@ -104,11 +115,12 @@ def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
     error = table.raises(node.op, node.attr)
     if rows is None:
         return Facts(kind == "not-differentiable", (None,) * len(node.inputs), error=error), None
-    if error is None and node.op in EXITS and program.origin == "frozen":
-        error = "AttributeError: a frozen graph has lost the contexts of its loops"
+    if error is None and node.op in V1_LOOPS and program.origin in ("frozen", "savedmodel-v1"):
+        error = "AttributeError: loading loses the contexts of TensorFlow 1's loops"
     # What raises and has edges all the same does so in TensorFlow 2 only; a MetaGraph is of TensorFlow 1.
     raises = error is not None and program.origin != "metagraph"
-    return Facts(True, _flatten(node, rows), not raises, error if raises else None), table.needs(node.op, node.attr)
+    flat, handed = _flatten(node, rows)
+    return Facts(True, flat, not raises, error if raises else None, handed), table.needs(node.op, node.attr)
 
 
 def _of_process(node: Node) -> Facts:
@@ -150,14 +162,25 @@ def _known(node: Node, needs: edges.Need) -> bool:
         elif shape is None:
             return False
         else:
-            wanted = {"rank": (), "sizes": shape[-2:]}.get(needs, shape)
-            if None in wanted:
+            wanted = shape if needs in ("batch", "values") else shape[-2:] if needs != "rank" else ()
+            if None in wanted or not _fits(wanted, needs):
                 return False
     return True
 
 
-def _flatten(node: Node, rows: tuple[str | None, ...]) -> tuple[tuple[int, ...] | None, ...]:
-    """Facts by argument, made facts by flat input and flat output."""
+def _fits(sizes: tuple[int | None, ...], needs: edges.Need) -> bool:
+    """Whether matrices of these known sizes are such as the gradient function takes."""
+    if needs not in ("wide", "near-square") or len(sizes) < 2:
+        return True
+    rows, columns = sizes
+    assert rows is not None and columns is not None
+    return rows <= columns if needs == "wide" else abs(rows - columns) <= 1
+
+
+def _flatten(
+    node: Node, rows: tuple[str | None, ...]
+) -> tuple[tuple[tuple[int, ...] | None, ...], frozenset[int]]:
+    """Facts by argument, made facts by flat input and flat output; and the inputs that are `handed` a cotangent."""
     signature = opdefs.get(node.op)
     assert signature is not None
     ports: list[list[int]] = []
@@ -166,6 +189,7 @@ def _flatten(node: Node, rows: tuple[str | None, ...]) -> tuple[tuple[int, ...] 
         ports.append(list(range(at, at + count)))
         at += count
     out: list[tuple[int, ...] | None] = []
+    handed: set[int] = set()
     for (_, count), row in zip(opdefs.arity(signature.inputs, node.attr), rows, strict=True):
         for place in range(count):
             if row is None:
@@ -177,8 +201,9 @@ def _flatten(node: Node, rows: tuple[str | None, ...]) -> tuple[tuple[int, ...] 
                     reached += group
                 elif c == "d":
                     reached.append(group[place])
+                    handed.add(len(out))
             out.append(tuple(reached))
-    return tuple(out)
+    return tuple(out), frozenset(handed)
 
 
 def _custom(program: Program, op_type: str, node: Node) -> Facts:

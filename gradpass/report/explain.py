@@ -24,6 +24,8 @@ NEEDS = {
     "rank": "where the rank is not known before the run",
     "sizes": "where the last two sizes are not known before the run",
     "batch": "where a size is not known before the run",
+    "wide": "where a matrix has more rows than columns, or its sizes are not known before the run",
+    "near-square": "where rows and columns differ by more than 1, or are not known before the run",
     "values": "unless all sizes are known before the run and all whole-number inputs are constants",
 }
 REACH = {"f": "a gradient", "d": "a gradient, element by element", "0": "zeros"}

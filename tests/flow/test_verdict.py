@@ -91,6 +91,24 @@ CASES: dict[str, tuple[Body, tuple[str, str], tuple[str, str]]] = {
     "qr of a shape known only in the run": (
         lambda v, w: S(tf.linalg.qr(tf.boolean_mask(v, v[:, 0] > -9))[1]) + S(w),
         ("raises", "flows"), ("raises", "flows")),
+    "full qr of more rows than columns": (
+        lambda v, w: S(tf.linalg.qr(v, full_matrices=True)[1]) + S(w), ("raises", "flows"), ("raises", "flows")),
+    "full qr of as many": (
+        lambda v, w: S(tf.linalg.qr(v[:3], full_matrices=True)[1]) + S(w), ("flows", "flows"), ("flows", "flows")),
+    "full svd of two rows more": (
+        lambda v, w: S(tf.linalg.svd(v[:, :2], full_matrices=True)[0]) + S(w), ("raises", "flows"), ("raises",
+        "flows")),
+    "full svd of one row more": (
+        lambda v, w: S(tf.linalg.svd(v, full_matrices=True)[0]) + S(w), ("flows", "flows"), ("flows", "flows")),
+    "svd of a shape known only in the run": (
+        lambda v, w: S(tf.linalg.svd(tf.boolean_mask(v, v[:, 0] > -9))[0]) + S(w),
+        ("raises", "flows"), ("raises", "flows")),
+    "singular values of a shape known only in the run": (
+        lambda v, w: S(tf.linalg.svd(tf.boolean_mask(v, v[:, 0] > -9, axis=0)[:, :tf.size(tf.where(w[0] > -9))],
+                                     compute_uv=False)) + S(w), ("flows", "flows"), ("flows", "flows")),
+    "identity_n hands an integer what comes for it": (
+        lambda v, w: S(tf.math.top_k(w, tf.identity_n([v, tf.constant(2)])[1]).values), ("zero", "zero"), ("flows",
+        "flows")),
     "map_fn over a tensor list": (
         lambda v, w: S(tf.map_fn(lambda e: tf.floor(e) * 2.0, v)) + S(w), ("zero", "none"), ("flows", "flows")),
     "map_fn that is live": (
