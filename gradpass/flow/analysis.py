@@ -17,7 +17,7 @@ summaries of what they run, each computed once. The pass is made twice, because 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gradpass.flow.blame import Blame, blame
 from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, is_float, static_shape, trainable
@@ -28,12 +28,34 @@ from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
 Mode = Literal["state", "structure"]
 Grad = tuple[int, int]  # results at which a tensor exists, results whose cotangent it depends on
 NOTHING: Grad = (0, 0)
+CAPTURES = "TypeError or AssertionError, since in a loaded loop or branch it cannot reach the tensors that it captured"
 HANDLES = "ValueError, since the shape of a variable that only one branch uses is not known in a loaded loop"
 
 
 def join(a: Grad, b: Grad) -> Grad:
     """The sum of two gradients."""
     return a[0] | b[0], a[1] | b[1]
+
+
+class Context(NamedTuple):
+    """What TensorFlow knows where a function runs: less in a loaded loop body or branch than in one that is called.
+
+    `handles` tells whether it knows the shapes behind the function's resources: in a loaded concrete function it does,
+    in a loaded loop body not. `inner` is a loaded body or branch, where a custom gradient cannot reach the tensors that
+    it captured.
+    """
+
+    handles: bool = True
+    inner: bool = False
+
+    def inside(self, node: Node) -> Context:
+        """The context of the functions that a node of this one runs."""
+        if node.function.program.origin == "live" or not (node.op in LOOPS or node.op in BRANCHES):
+            return CALLED
+        return Context(self.handles and node.op in BRANCHES, True)
+
+
+CALLED = Context()
 
 
 @dataclass
@@ -49,17 +71,12 @@ class Analysis:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self._summaries: dict[tuple[str, bool], Summary] = {}
-        self._open: set[tuple[str, bool]] = set()
+        self._summaries: dict[tuple[str, Context], Summary] = {}
+        self._open: set[tuple[str, Context]] = set()
 
-    def summary(self, function: Function, handles: bool = True) -> Summary:
-        """The summary of a function whose trainable results all may be asked.
-
-        `handles` tells whether TensorFlow knows the shapes behind the function's resources: it does in a loaded
-        concrete
-        function, and not in a loaded loop body.
-        """
-        key = (function.name or "", handles or self.mode == "structure")
+    def summary(self, function: Function, context: Context = CALLED) -> Summary:
+        """The summary of a function whose trainable results all may be asked."""
+        key = (function.name or "", context if self.mode == "state" else CALLED)
         known = self._summaries.get(key)
         if known is not None:
             return known
@@ -76,7 +93,7 @@ class Analysis:
         return result
 
     def backward(
-        self, function: Function, results: list[Value | None], targets: list[Value], handles: bool = True
+        self, function: Function, results: list[Value | None], targets: list[Value], context: Context = CALLED
     ) -> tuple[dict[Value, Grad], list[tuple[tuple[str, ...], Node]]]:
         """Gradients of all values for cotangents of `results` (bit i: the i-th), and the ops that raise on the way."""
         grads: dict[Value, Grad] = {}
@@ -88,7 +105,7 @@ class Analysis:
         while True:
             before = dict(grads) if cyclic else {}
             raising: list[tuple[tuple[str, ...], Node]] = []
-            self._sweep(function, reached, handles, grads, raising)
+            self._sweep(function, reached, context, grads, raising)
             if not cyclic or grads == before:
                 return grads, raising
 
@@ -96,7 +113,7 @@ class Analysis:
         self,
         function: Function,
         reached: set[Node],
-        handles: bool,
+        context: Context,
         grads: dict[Value, Grad],
         raising: list[tuple[tuple[str, ...], Node]],
     ) -> None:
@@ -112,7 +129,7 @@ class Analysis:
                 asked |= grad[0]
             # A target's own node is not asked (gradients_util `_StopOps`): nothing that it reads leads to a target.
             if asked and any(v.node in reached for v in node.inputs):
-                self._node(node, outs, asked, handles, grads, raising)
+                self._node(node, outs, asked, context, grads, raising)
 
     def _reached(self, function: Function, targets: list[Value]) -> set[Node]:
         """The nodes that depend on a target along trainable dtypes (gradients_util `_MarkReachedOps`)."""
@@ -132,17 +149,18 @@ class Analysis:
         node: Node,
         outs: list[Grad],
         asked: int,
-        handles: bool,
+        context: Context,
         grads: dict[Value, Grad],
         raising: list[tuple[tuple[str, ...], Node]],
     ) -> None:
         """Adds what one node's gradient gives its inputs."""
         names = callees(node)
         if names:
-            given = self._functional(node, names, outs, asked, handles, raising)
+            given = self._functional(node, names, outs, asked, context, raising)
         else:
             fact = facts(node)
-            if not fact.registered or (self.mode == "state" and not fact.static):
+            lost = not fact.static or (fact.captures and context.inner)
+            if not fact.registered or (self.mode == "state" and lost):
                 raising.append(((), node))
                 return
             given = [self._edge(row, outs, asked) for row in fact.rows]
@@ -173,19 +191,18 @@ class Analysis:
         names: tuple[str, ...],
         outs: list[Grad],
         asked: int,
-        handles: bool,
+        context: Context,
         raising: list[tuple[tuple[str, ...], Node]],
     ) -> list[Grad]:
         program = node.function.program
-        live = program.origin == "live"  # every handle of a traced graph is known
-        inside = live or (False if node.op in LOOPS else handles if node.op in BRANCHES else True)
+        inside = context.inside(node)
         summaries = [self.summary(program.function(name), inside) for name in names]
         for summary in summaries:
             raising += [((node.name, *stack), op) for stack, op in summary.raising]
         if node.op in LOOPS:
-            return self._loop(node, summaries[0], outs, asked, handles)
+            return self._loop(node, summaries[0], outs, asked, context.handles)
         skip = 1 if node.op in BRANCHES else 0
-        if skip and self.mode == "state" and not handles and _differ(node, summaries):
+        if skip and self.mode == "state" and not context.handles and _differ(node, summaries):
             raising.append(((), node))
             return [NOTHING] * len(node.inputs)
         given = [NOTHING] * len(node.inputs)
@@ -250,16 +267,21 @@ def analyse(model: Model, entry: str | None = None, wrt: str = "variables") -> l
 
     `wrt` is "variables", "inputs" or "both"; a frozen graph has no variables, so its inputs are always asked.
     """
-    return [verdict for verdict, _ in follow(model, entry, wrt)]
+    return [verdict for verdict, _ in follow(model, entry, wrt, each=False)]
 
 
-def follow(model: Model, entry: str | None = None, wrt: str = "variables") -> list[tuple[EntryVerdict, Blame | None]]:
-    """As `analyse`, with what the blame was found by (None where nobody is starved): the repair goes on from there."""
+def follow(
+    model: Model, entry: str | None = None, wrt: str = "variables", each: bool = True
+) -> list[tuple[EntryVerdict, Blame | None]]:
+    """As `analyse`, with what the blame was found by (None where nobody is starved): the repair goes on from there.
+
+    With `each`, a cut in a function that runs more than once counts once an activation.
+    """
     state, structure = Analysis("state"), Analysis("structure")
     followed = []
     for chosen in model.entry(entry):
         verdict, places = verdict_of(model, chosen, wrt, state, structure)
-        followed.append((verdict, blame(verdict, chosen, places)))
+        followed.append((verdict, blame(verdict, chosen, places, each)))
     return followed
 
 
@@ -288,7 +310,9 @@ def verdict_of(
     state_grads, raising = state.backward(entry.function, results, everything)
     true_grads, _ = structure.backward(entry.function, results, everything)
     targets = [
-        Target(*facts[:6], judged_state(values, state_grads, bool(raising)), judged_structure(values, true_grads), facts[6])
+        Target(
+            *facts[:6], judged_state(values, state_grads, bool(raising)), judged_structure(values, true_grads), facts[6]
+        )
         for facts, values in zip(plain, places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=any(v is not None for v in results))
@@ -316,8 +340,16 @@ def raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict) -> Cut:
     return Cut(
         node.op, node.name, node.function.name, stack, "raises", starves,
         sum(verdict.targets[i].parameters for i in starves), [node.name],
-        error=HANDLES if node.op in BRANCHES else facts(node).error,
+        error=_error(node),
     )  # fmt: skip
+
+
+def _error(node: Node) -> str | None:
+    """What the gradient function of a node that raises says; None where there is none."""
+    if node.op in BRANCHES:
+        return HANDLES
+    fact = facts(node)
+    return fact.error or (CAPTURES if fact.captures else None)
 
 
 def argument_shape(value: Value) -> Shape:

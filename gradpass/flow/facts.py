@@ -52,7 +52,8 @@ class Facts(NamedTuple):
     not know a shape or a value before the graph runs, or because of how the model was loaded: the derivative itself
     exists. `error` is what it raises in these two cases, None where it is a LookupError for want of any function.
     `handed` are the inputs that get the very cotangent of their own output: none where none comes for it. TensorFlow
-    makes zeros of it only for an output of a trainable dtype.
+    makes zeros of it only for an output of a trainable dtype. `captures` tells that the gradient function reads tensors
+    of the function where the op stands.
     """
 
     registered: bool
@@ -60,6 +61,7 @@ class Facts(NamedTuple):
     static: bool = True
     error: str | None = None
     handed: frozenset[int] = frozenset()
+    captures: bool = False
 
 
 def callees(node: Node) -> tuple[str, ...]:
@@ -115,12 +117,22 @@ def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
     error = table.raises(node.op, node.attr)
     if rows is None:
         return Facts(kind == "not-differentiable", (None,) * len(node.inputs), error=error), None
-    if error is None and node.op in V1_LOOPS and program.origin in ("frozen", "savedmodel-v1"):
-        error = "AttributeError: loading loses the contexts of TensorFlow 1's loops"
+    if error is None and program.origin in ("frozen", "savedmodel-v1"):
+        error = _loses(node)
     # What raises and has edges all the same does so in TensorFlow 2 only; a MetaGraph is of TensorFlow 1.
     raises = error is not None and program.origin != "metagraph"
     flat, handed = _flatten(node, rows)
     return Facts(True, flat, not raises, error if raises else None, handed), table.needs(node.op, node.attr)
+
+
+def _loses(node: Node) -> str | None:
+    """What the gradient of TensorFlow 1's control flow raises once it is loaded: its contexts are gone."""
+    if node.op in V1_LOOPS:
+        return "AttributeError: loading loses the contexts of TensorFlow 1's loops"
+    if node.op == "Switch" and node.inputs[0].dtype == RESOURCE:
+        # One is made for each branch that reads the variable. What the other branch gives is a zero resource.
+        return "TypeError: loading loses the contexts of tf.cond, and the gradients of its branches do not fit"
+    return None
 
 
 def _of_process(node: Node) -> Facts:
@@ -177,9 +189,7 @@ def _fits(sizes: tuple[int | None, ...], needs: edges.Need) -> bool:
     return rows <= columns if needs == "wide" else abs(rows - columns) <= 1
 
 
-def _flatten(
-    node: Node, rows: tuple[str | None, ...]
-) -> tuple[tuple[tuple[int, ...] | None, ...], frozenset[int]]:
+def _flatten(node: Node, rows: tuple[str | None, ...]) -> tuple[tuple[tuple[int, ...] | None, ...], frozenset[int]]:
     """Facts by argument, made facts by flat input and flat output; and the inputs that are `handed` a cotangent."""
     signature = opdefs.get(node.op)
     assert signature is not None
@@ -213,7 +223,8 @@ def _custom(program: Program, op_type: str, node: Node) -> Facts:
         return _of_process(node)
     reached = iter(dependencies(program.function(custom.function)))
     rows = tuple(tuple(sorted(next(reached))) if present else None for present in custom.present)
-    return Facts(True, rows[: len(node.inputs)] + (None,) * (len(node.inputs) - len(rows)))
+    rows = rows[: len(node.inputs)] + (None,) * (len(node.inputs) - len(rows))
+    return Facts(True, rows, captures=custom.captures)
 
 
 def dependencies(function: Function) -> list[set[int]]:

@@ -131,7 +131,7 @@ def says(loaded: Any) -> dict[str, str]:
     names = ["v", "w"]
     try:
         found = gradients(loaded.signatures["serving_default"], [loaded.v, loaded.w])
-    except (LookupError, NotImplementedError):
+    except (LookupError, NotImplementedError, TypeError, AssertionError):
         return dict.fromkeys(names, "raises")
     return {n: "none" if g is None else "flows" if g.any() else "zero" for n, g in zip(names, found, strict=True)}
 
@@ -163,6 +163,39 @@ def test_saved_and_lost_custom_gradients(tmp_path: Path) -> None:
         (verdict,) = analyse(read(path))
         expected = [("flows", "flows")] * 2 if keep else [("raises", "none"), ("raises", "flows")]
         assert [(t.state, t.structure) for t in verdict.targets] == expected
+
+
+@tf.custom_gradient
+def capturing(x: Any) -> Any:
+    """Its gradient reads a tensor of the function where it stands."""
+    return tf.round(x), lambda dy: dy * tf.sigmoid(x)
+
+
+@tf.custom_gradient
+def capturing_nothing(x: Any) -> Any:
+    return tf.round(x), lambda dy: dy * 2.0
+
+
+# Where a saved custom gradient stands: at the top, in a loop's body, in a branch, in a call in a body.
+PLACES: dict[str, Callable[[Any, Any], Any]] = {
+    "top": lambda f, x: f(x),
+    "loop": lambda f, x: loop(lambda s: f(s) + x, x),
+    "branch": lambda f, x: tf.cond(S(x) > -1e9, lambda: f(x), lambda: x),
+    "call in a loop": lambda f, x: loop(lambda s: call(f, s) + x, x),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("function", [capturing, capturing_nothing])
+def test_a_loaded_custom_gradient_reaches_what_it_captured_or_raises(function: Any, place: str, tmp_path: Path) -> None:
+    module = Program(lambda v, w: S(PLACES[place](function, v * 1.0)) + S(w))
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve}, options=options)
+    (verdict,) = analyse(read(tmp_path))
+    answer = says(tf.saved_model.load(str(tmp_path)))
+    assert {t.name: t.state for t in verdict.targets} == answer
+    assert answer["v"] == ("raises" if function is capturing and place in {"loop", "branch"} else "flows")
+    assert [t.structure for t in verdict.targets] == ["flows", "flows"]
 
 
 def cuts(tmp_path: Path, body: Body) -> list[tuple[str, list[str]]]:
