@@ -21,11 +21,17 @@ Mode = Literal["straight-through", "soft"]
 
 
 def check(
-    target: str | os.PathLike[str], *, entry: str | None = None, wrt: Wrt = "variables", tensorflow: str | None = None
+    target: str | os.PathLike[str],
+    *,
+    entry: str | None = None,
+    wrt: Wrt = "variables",
+    order: Literal[1, 2] = 1,
+    tensorflow: str | None = None,
 ) -> Report:
     """The verdict on a SavedModel folder or a frozen `.pb`; imports no TensorFlow.
 
-    `entry` is a signature, "all", or None for serving_default or the only one. `tensorflow` ("2.19") is the version
+    `entry` is a signature, "all", or None for serving_default or the only one. With `order` 2 the gradient of the
+    gradients of all targets is meant. `tensorflow` ("2.19") is the version
     whose gradients are meant, by default the one that wrote the model, or the newest known one.
     """
     from gradpass.flow import edges
@@ -34,7 +40,14 @@ def check(
     model = savedmodel.read(_path(target))
     if tensorflow is not None:
         model.program.tensorflow = edges.table(tensorflow).version
-    return _verdict(model, entry, wrt)
+    if order == 1:
+        return _verdict(model, entry, wrt)
+    if order != 2:
+        raise GradpassError(f"the order is 1 or 2, not {order!r}")
+    from gradpass.flow.second import follow_second
+    from gradpass.report.build import build
+
+    return build(model, follow_second(model, entry, wrt))
 
 
 def fix(

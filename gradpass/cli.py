@@ -111,7 +111,13 @@ def commands(context: click.Context) -> None:
     show_default=True,
     help="Whose gradients.",
 )
-@click.option("--order", type=click.Choice(["1", "2"]), default="1", hidden=True)
+@click.option(
+    "--order",
+    type=click.Choice(["1", "2"]),
+    default="1",
+    show_default=True,
+    help="2: the gradient of the gradients of all targets.",
+)
 @tensorflow_option
 @format_option("text", "concise", "json")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file.")
@@ -136,11 +142,10 @@ def check(
     from gradpass.api import check as verdict
     from gradpass.report.terminal import progress
 
-    if order != "1":
-        raise GradpassError(f"--order {order} {NOT_YET}; leave it out")
     selected, ignored = _codes(select), _codes(ignore)
     with progress(f"reading {target}"):
-        report = verdict(target, entry=entry, wrt=wrt, tensorflow=tensorflow).filtered(selected, ignored)
+        report = verdict(target, entry=entry, wrt=wrt, order=2 if order == "2" else 1, tensorflow=tensorflow)
+        report = report.filtered(selected, ignored)
     if style == "concise":
         from gradpass.report.concise import render_concise
 

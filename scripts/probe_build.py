@@ -138,7 +138,7 @@ def _choice(attr: AttrDef, op: OpDef, rng: random.Random, i: int) -> Any:
     plain: dict[str, Any] = {
         "bool": False, "float": rng.choice((0.5, 1.0, 2.0)), "shape": rng.choice((None, [SIZE], [SIZE, SIZE], [])),
         "list(float)": [1.0, 1.5, 1.5, 1.0], "list(string)": [b"a"], "tensor": 1.0, "func": "no_such_function",
-        "list(func)": ["no_such_function"],
+        "list(func)": ["no_such_function"], "list(bool)": [False], "list(tensor)": [1.0],
     }  # fmt: skip
     return plain[attr.type]
 

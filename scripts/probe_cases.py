@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from edge_overrides import HINTS
@@ -21,12 +22,15 @@ VARIED = 2  # how many of these stand for an op when its attributes and what is 
 MOST_COMBINATIONS = 1200
 
 Case = dict[str, Any]
+Dims = tuple[int | None, ...] | None
+Needs = dict[tuple[tuple[str, Any], ...], "str | None"]
 
 
 class Needing(NamedTuple):
-    """Facts that hold where all sizes and the values of integer inputs are known, and elsewhere the function raises."""
+    """Facts that hold where what `need` says is known before the run (flow/edges.py `Need`); else it raises."""
 
     facts: Facts
+    need: str
 
 
 Outcome = Facts | Raised | Needing
@@ -61,10 +65,12 @@ def nodes(op: OpDef) -> tuple[list[tuple[Attempt, Facts]], Counter[Raised]]:
 
 def cases(op: OpDef, found: list[tuple[Attempt, Facts]]) -> list[Case]:
     """The cases of an op, first match wins, the last one without a condition."""
-    base = found[0][1]
+    asked: Needs = {}
+    base = _outcome(op, found, {}, asked)
+    assert base is not None
     kept = HINTS[op.name].keep if op.name in HINTS else ()
     values = {a.name: v for a in op.attr if a.name not in kept and len(v := _values(a)) > 1}
-    singles = {name: [_outcome(op, found, {name: v}) for v in options] for name, options in values.items()}
+    singles = {name: [_outcome(op, found, {name: v}, asked) for v in options] for name, options in values.items()}
     relevant = [name for name, outcomes in singles.items() if any(o not in (base, None) for o in outcomes)]
     if not relevant:
         return [_case(op, {}, base)]
@@ -75,7 +81,7 @@ def cases(op: OpDef, found: list[tuple[Attempt, Facts]]) -> list[Case]:
     if total > MOST_COMBINATIONS:
         raise Inexpressible(f"{op.name}: {total} combinations of {relevant}")
     table = {
-        index: _outcome(op, found, {n: axes[k][index[k]] for k, n in enumerate(relevant)}) or base
+        index: _outcome(op, found, {n: axes[k][index[k]] for k, n in enumerate(relevant)}, asked) or base
         for index in itertools.product(*(range(len(axis)) for axis in axes))
     }
     return _compressed(op, relevant, axes, table)
@@ -92,7 +98,9 @@ def _compressed(
             column = tuple(outcome for index, outcome in table.items() if index[k] == value)
             groups.setdefault(column, []).append(value)
         classes.append(list(groups.values()))
-    usual = Counter(o for o in table.values() if not isinstance(o, (Raised, Needing))).most_common(1)[0][0]
+    answers = [o for o in table.values() if not isinstance(o, Raised)]
+    plain = [o for o in answers if not isinstance(o, Needing)]
+    usual = Counter(plain or answers).most_common(1)[0][0]
     out = []
     for group in itertools.product(*classes):
         outcome = table[tuple(members[0] for members in group)]
@@ -107,24 +115,38 @@ def _case(op: OpDef, when: dict[str, Any], outcome: Outcome) -> Case:
     if isinstance(outcome, Raised):
         return {**case, "raises": f"{outcome.kind}: {outcome.text}"}
     if isinstance(outcome, Needing):
-        return {**_case(op, when, outcome.facts), "needs": "values"}
+        return {**_case(op, when, outcome.facts), "needs": outcome.need}
     return {**case, "edges": {arg.name: fact for arg, fact in zip(op.input_arg, outcome, strict=True)}}
 
 
-def _outcome(op: OpDef, found: list[tuple[Attempt, Facts]], given: Attrs) -> Outcome | None:
-    """What the op answers with some attributes changed; None where no node can be built, or nobody would ask it."""
+def _outcome(op: OpDef, found: list[tuple[Attempt, Facts]], given: Attrs, asked: Needs) -> Outcome | None:
+    """What the op answers with some attributes changed; None where no node can be built, or nobody would ask it.
+
+    `asked` keeps what it needs with which attributes.
+    """
     changes = {**given, **_companions(op, given)}
     varied = [Attempt({**attempt.attrs, **changes}, attempt.inputs) for attempt, _ in found[:VARIED]]
     answer = _first(op, varied)
+    if answer is None:
+        return None
     if not isinstance(answer, Raised):
-        return answer
+        # What a function asks of shapes is no matter of dtypes. Several inputs whose shapes must fit each other may no
+        # longer do so with another attribute, so there what the unchanged node needs is taken.
+        alone = len(op.input_arg) == 1
+        plain = {name: v for name, v in given.items() if alone and not v.HasField("type")}
+        key = tuple((name, _plain(v)) for name, v in plain.items())
+        if key not in asked:
+            changes = {**plain, **_companions(op, plain)}
+            asked[key] = needs(op, [Attempt({**a.attrs, **changes}, a.inputs) for a, _ in found[:VARIED]])
+        need = asked[key]
+        return Needing(answer, need) if need else answer
     indices = {name for name, v in given.items() if v.HasField("type") and _types_indices(op, found[0][1], name)}
     changed = [dtypes.as_dtype(v.type) for name, v in given.items() if v.HasField("type") and name not in indices]
     # Nobody asks for gradients of integers, and nobody mixes two dtypes that an op merely allows.
     if len(changed) > 1 or not all(t.is_floating or t.is_complex for t in changed):
         return None
     known = _first(op, [_with_values(op, a, v) for a in varied for v in (0, [0])]) if indices else answer
-    return answer if known is None or isinstance(known, Raised) else Needing(known)
+    return answer if known is None or isinstance(known, Raised) else Needing(known, "values")
 
 
 def _first(op: OpDef, tries: list[Attempt]) -> Facts | Raised | None:
@@ -183,28 +205,42 @@ def _plain(value: Any) -> Any:
     return value.s.decode() if field == "s" else getattr(value, field)
 
 
-def needs(op: OpDef, found: list[tuple[Attempt, Facts]]) -> str | None:
-    """What must be known statically lest the gradient function raises: "batch" (all sizes), "sizes", "rank" or nothing.
-
-    "sizes" says that it raises where no size is known, "batch" that it does where only the first one is not.
-    """
-    for name, blur in BLURS.items():
-        answers = []
-        for attempt, _ in found[:VARIED]:
-            inputs = tuple(spec if spec.dims is None else Spec(blur(spec.dims)) for spec in attempt.inputs)
-            if inputs == attempt.inputs:
-                continue
-            try:
-                answers.append(probe(op, Attempt(attempt.attrs, inputs)))
-            except Unbuilt:
-                continue
-        if answers and all(isinstance(answer, Raised) for answer in answers):
-            return name
-    return None
+def needs(op: OpDef, tries: list[Attempt]) -> str | None:
+    """What must be known statically lest the gradient function raises (flow/edges.py `Need`); None: nothing."""
+    if len(op.input_arg) == 1:
+        refused = frozenset(sizes for sizes in MATRICES if _raises(op, tries, partial(_matrix, sizes)))
+        if refused:
+            return REFUSED[refused]
+    return next((name for name, blur in BLURS.items() if _raises(op, tries, blur)), None)
 
 
-BLURS: dict[str, Callable[[tuple[int | None, ...]], tuple[int | None, ...] | None]] = {
+def _raises(op: OpDef, tries: list[Attempt], change: Callable[[Dims], Dims]) -> bool:
+    """Whether the gradient function raises for all nodes that are left once their shapes are changed."""
+    answers = []
+    for attempt in tries:
+        inputs = tuple(spec if spec.dims is None else Spec(change(spec.dims)) for spec in attempt.inputs)
+        if inputs == attempt.inputs:
+            continue
+        try:
+            answers.append(probe(op, Attempt(attempt.attrs, inputs)))
+        except Unbuilt:
+            continue
+    return bool(answers) and all(isinstance(answer, Raised) for answer in answers)
+
+
+def _matrix(sizes: tuple[int, int], dims: Dims) -> Dims:
+    """A square matrix with other sizes."""
+    square = dims is not None and len(dims) >= 2 and dims[-1] == dims[-2]
+    return (*dims[:-2], *sizes) if dims is not None and square else dims
+
+
+BLURS: dict[str, Callable[[Dims], Dims]] = {
     "batch": lambda dims: (None, *dims[1:]) if dims else dims,
-    "sizes": lambda dims: (None,) * len(dims),
+    "sizes": lambda dims: (None,) * len(dims or ()),
     "rank": lambda dims: None,
+}
+MATRICES = ((6, 4), (5, 4), (4, 5), (4, 6))
+REFUSED: dict[frozenset[tuple[int, int]], str] = {
+    frozenset({(6, 4), (5, 4)}): "wide",
+    frozenset({(6, 4), (4, 6)}): "near-square",
 }

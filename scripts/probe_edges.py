@@ -20,7 +20,7 @@ from typing import Any
 import tensorflow as tf
 from edge_overrides import CALLS, FACTS, HINTS, RAISES
 from probe_build import Attempt, OpDef, flat
-from probe_cases import cases, needs, nodes
+from probe_cases import cases, nodes
 from probe_facts import Inexpressible
 from probe_ops import op_rows, registered_ops
 from probe_store import difference, layout, stale, write
@@ -91,9 +91,7 @@ def _probed(op: OpDef) -> Row:
     if found:
         if op.name in RAISES:
             raise Inexpressible(f"{op.name}: stands in RAISES and does not raise")
-        row = {"cases": cases(op, found), "how": _how(op, found)}
-        need = needs(op, found)
-        return {**row, "needs": need} if need else row
+        return {"cases": cases(op, found), "how": _how(op, found)}
     kinds = {r.kind for r in raised}
     if not raised or len(kinds) > 1:
         raise Inexpressible(f"{op.name}: no node that its gradient function takes ({raised.most_common(2)})")

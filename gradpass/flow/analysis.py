@@ -20,13 +20,24 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from gradpass.flow.blame import Blame, blame
-from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, is_float, static_shape, trainable
+from gradpass.flow.facts import (
+    BRANCHES,
+    LOOPS,
+    RESOURCE,
+    callees,
+    calls_itself,
+    facts,
+    is_float,
+    static_shape,
+    trainable,
+)
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
-from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value
+from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value, collector_paused
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
 
 Mode = Literal["state", "structure"]
 Grad = tuple[int, int]  # results at which a tensor exists, results whose cotangent it depends on
+Grouped = dict[Grad, int]
 NOTHING: Grad = (0, 0)
 CAPTURES = "TypeError or AssertionError, since in a loaded loop or branch it cannot reach the tensors that it captured"
 HANDLES = "ValueError, since the shape of a variable that only one branch uses is not known in a loaded loop"
@@ -81,8 +92,7 @@ class Analysis:
         if known is not None:
             return known
         if key in self._open:
-            # A recursive call: the least fixpoint starts from nothing.
-            return Summary([NOTHING] * len(function.arguments))
+            raise calls_itself(function)
         self._open.add(key)
         asked = [v if trainable(v.dtype) else None for v in function.results]
         targets = [a.output(0) for a in function.arguments]
@@ -206,19 +216,19 @@ class Analysis:
             raising.append(((), node))
             return [NOTHING] * len(node.inputs)
         given = [NOTHING] * len(node.inputs)
+        grouped = _grouped(outs)
         for summary in summaries:
             for i, argument in enumerate(summary.arguments):
-                given[i + skip] = join(given[i + skip], self._through(argument, outs, asked))
+                given[i + skip] = join(given[i + skip], self._through(argument, grouped, asked))
         return given
 
-    def _through(self, argument: Grad, outs: list[Grad], asked: int) -> Grad:
+    def _through(self, argument: Grad, outs: Grouped, asked: int) -> Grad:
         """An argument's gradient when the results of its function have the gradients `outs`."""
         tensor, flow = 0, 0
-        for port, (t, f) in enumerate(outs):
-            bit = 1 << port
-            if argument[0] & bit:
+        for (t, f), ports in outs.items():
+            if argument[0] & ports:
                 tensor |= t
-            if argument[1] & bit:
+            if argument[1] & ports:
                 flow |= f
         if self.mode == "state" and argument[0]:
             # The backward function takes cotangents of all trainable results, zeros where there are none.
@@ -230,7 +240,8 @@ class Analysis:
         width = len(node.inputs)
         state = [outs[i] if i < len(outs) and trainable(v.dtype) else NOTHING for i, v in enumerate(node.inputs)]
         while True:
-            new = [join(state[i], self._through(body.arguments[i], state, asked)) for i in range(width)]
+            grouped = _grouped(state)
+            new = [join(state[i], self._through(body.arguments[i], grouped, asked)) for i in range(width)]
             if new == state:
                 break
             state = new
@@ -242,6 +253,14 @@ class Analysis:
                 for g, v, out in zip(state, node.inputs, _padded(outs, width), strict=True)
             ]
         return state
+
+
+def _grouped(outs: list[Grad]) -> Grouped:
+    """The gradients that results have, each with the mask of those that have it: a call's are mostly of few kinds."""
+    found: Grouped = {}
+    for port, grad in enumerate(outs):
+        found[grad] = found.get(grad, 0) | 1 << port
+    return found
 
 
 def _at(outs: list[Grad], ports: tuple[int, ...] | None) -> Grad:
@@ -270,6 +289,7 @@ def analyse(model: Model, entry: str | None = None, wrt: str = "variables") -> l
     return [verdict for verdict, _ in follow(model, entry, wrt, each=False)]
 
 
+@collector_paused()
 def follow(
     model: Model, entry: str | None = None, wrt: str = "variables", each: bool = True
 ) -> list[tuple[EntryVerdict, Blame | None]]:

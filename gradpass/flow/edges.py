@@ -22,9 +22,10 @@ from gradpass.program.opdefs import OpSig
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
 Edges = tuple[str | None, ...]  # by input argument, in the order of the op's signature
 Kind = Literal["function", "not-differentiable", "call"]
-# "sizes": it raises where no size is known; "batch": also where only the first one is not; "values": it raises unless
-# all sizes are known and all integer inputs are constants.
-Need = Literal["rank", "sizes", "batch", "values"]
+# "sizes": it raises where no size is known; "batch": also where only the first one is not; "wide" and "near-square":
+# also for matrices with more rows than columns, or with more than one row more or less; "values": it raises unless all
+# sizes are known and all integer inputs are constants.
+Need = Literal["rank", "sizes", "batch", "wide", "near-square", "values"]
 _PATH = Path(__file__).with_name("edges.json")
 
 
@@ -96,8 +97,7 @@ class EdgeTable:
         cases = self._cases.get(op)
         if cases is None:
             signature = self._signature(op)
-            row = self.row(op)
-            cases = [_case(signature, case, row.get("needs")) for case in row.get("cases", ())] if signature else []
+            cases = [_case(signature, case) for case in self.row(op).get("cases", ())] if signature else []
             self._cases[op] = cases
             if len(cases) == 1 and not cases[0].when and cases[0].edges is not None:
                 self._simple[op] = cases[0].edges
@@ -145,12 +145,11 @@ def _facts(of: EdgeTable, op: str) -> dict[str, Any]:
     return {name: value for name, value in of.row(op).items() if name != "how"}
 
 
-def _case(signature: OpSig, row: dict[str, Any], needs: Need | None) -> Case:
-    """One case of a row; what the whole row needs, a case needs that says no other."""
+def _case(signature: OpSig, row: dict[str, Any]) -> Case:
     when = {name: frozenset(values) for name, values in row.get("when", {}).items()}
     facts = row.get("edges")
     edges = None if facts is None else tuple(facts[arg.name] for arg in signature.inputs)
-    return Case(when, edges, row.get("raises"), row.get("needs", needs))
+    return Case(when, edges, row.get("raises"), row.get("needs"))
 
 
 def _value(signature: OpSig, attr: AttrOf, name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
+from gradpass.errors import TargetError
 from gradpass.flow import edges, process
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Kind, Node, Program, Value
@@ -53,7 +54,7 @@ class Facts(NamedTuple):
     exists. `error` is what it raises in these two cases, None where it is a LookupError for want of any function.
     `handed` are the inputs that get the very cotangent of their own output: none where none comes for it. TensorFlow
     makes zeros of it only for an output of a trainable dtype. `captures` tells that the gradient function reads tensors
-    of the function where the op stands.
+    of the function where the op stands. `apart` tells that each output is computed from its own input only.
     """
 
     registered: bool
@@ -62,6 +63,7 @@ class Facts(NamedTuple):
     error: str | None = None
     handed: frozenset[int] = frozenset()
     captures: bool = False
+    apart: bool = False
 
 
 def callees(node: Node) -> tuple[str, ...]:
@@ -86,6 +88,11 @@ def _callees(node: Node) -> tuple[str, ...]:
     return (op,) if op in node.function.program.functions else ()
 
 
+def calls_itself(function: Function) -> TargetError:
+    """The refusal of a recursive function."""
+    return TargetError(f"{function.label} calls itself, a model that TensorFlow does not load")
+
+
 def facts(node: Node) -> Facts:
     """The gradient facts of a node that runs no function of its own."""
     derived = node.kind.derived
@@ -106,14 +113,17 @@ def preset(kind: Kind, program: Program, inputs: int, fact: Facts) -> None:
 def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
     """The facts of all nodes of a kind, and what must be known of the inputs of each lest it raises."""
     program = node.function.program
-    custom = node.attr("_gradient_op_type")
-    if custom is not None and custom.s and node.op not in CALLS:
-        return _custom(program, custom.s.decode(), node), None
     table = edges.table_for(program.tensorflow)
     kind = table.kind(node.op)
+    rows = table.edges(node.op, node.attr) if kind == "function" else None
+    custom = node.attr("_gradient_op_type")
+    if custom is not None and custom.s and node.op not in CALLS:
+        fact = _custom(program, custom.s.decode(), node)
+        # Where the gradient is lost, what it was for still counts as what the outputs are computed from.
+        apart = fact.registered and any("d" in row for row in rows or () if row is not None)
+        return fact._replace(apart=apart), None
     if kind is None:
         return _of_process(node), None
-    rows = table.edges(node.op, node.attr) if kind == "function" else None
     error = table.raises(node.op, node.attr)
     if rows is None:
         return Facts(kind == "not-differentiable", (None,) * len(node.inputs), error=error), None
@@ -122,7 +132,8 @@ def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
     # What raises and has edges all the same does so in TensorFlow 2 only; a MetaGraph is of TensorFlow 1.
     raises = error is not None and program.origin != "metagraph"
     flat, handed = _flatten(node, rows)
-    return Facts(True, flat, not raises, error if raises else None, handed), table.needs(node.op, node.attr)
+    fact = Facts(True, flat, not raises, error if raises else None, handed, apart=bool(handed))
+    return fact, table.needs(node.op, node.attr)
 
 
 def _loses(node: Node) -> str | None:

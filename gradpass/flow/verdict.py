@@ -14,6 +14,9 @@ Structure = Literal["flows", "zero", "none"]
 How = Literal["none", "zero", "raises"]
 
 
+ZEROS = "zeros"
+
+
 @dataclass(frozen=True)
 class Target:
     """A variable or an input, and what becomes of its gradient.
@@ -48,7 +51,8 @@ class Cut:
     `inputs` are the data inputs at which gradients are severed. `starves` holds indices into `EntryVerdict.targets`;
     `path` the shortest way from the first of them to the loss,
     through this op, as node names (target name first, output name last). `error` says what the op's gradient function
-    raises, where there is one.
+    raises, where there is one. `derivative` says that not the op but its derivative severs gradients of order 2: the op
+    that the derivative is made of and that has none (or the error), or ZEROS where the derivative is constant.
     """
 
     op: str
@@ -61,6 +65,7 @@ class Cut:
     path: list[str]
     inputs: list[int] = field(default_factory=list)
     error: str | None = None
+    derivative: str | None = None
 
 
 @dataclass
@@ -71,7 +76,8 @@ class EntryVerdict:
     raise
     in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected` are
     indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses. Where
-    somebody is disconnected, `depends` names the inputs and targets that the float outputs are computed from.
+    somebody is disconnected, `depends` names the inputs and targets that the float outputs are computed from. `linear`
+    are, in a verdict of order 2, indices of targets that no gradient of order 1 depends on.
     """
 
     name: str
@@ -83,3 +89,4 @@ class EntryVerdict:
     uncaptured: list[int] = field(default_factory=list)
     depends: list[str] = field(default_factory=list)
     float_outputs: bool = True
+    linear: list[int] = field(default_factory=list)

@@ -154,7 +154,7 @@ class Function:
         if not is_graph:
             self.head = skim.head(skimmed)
             self.name = str(self.head.signature.name)
-        with _collector_paused():
+        with collector_paused():
             self._read(skimmed.node)
 
     @cached_property
@@ -177,11 +177,17 @@ class Function:
                     )
                 self._add(self.arguments, Node(self, arg.name, kind(ARGUMENT), i))
                 self.argument_dtypes.append(arg.type)
+        ahead: list[tuple[Node, list[str]]] = []  # those that refer to nodes further on in the file
         for i, raw in enumerate(protos):
             proto = skim.Node.FromString(raw)
-            self._add(self.nodes, Node(self, proto.name, kind(proto.op, *proto.attr), i))
-        for node, raw in zip(self.nodes, protos, strict=True):
-            self._link(node, skim.Node.FromString(raw).input)
+            node = Node(self, proto.name, kind(proto.op, *proto.attr), i)
+            self._add(self.nodes, node)
+            if not self._link(node, proto.input):
+                ahead.append((node, list(proto.input)))
+        for node, references in ahead:
+            if not self._link(node, references):
+                for text in references:
+                    self._node(text.removeprefix("^").partition(":")[0])
         if self.head is not None:
             ret = self.head.ret
             self.results = [self.value(ret[arg.name]) for arg in self.head.signature.output_arg]
@@ -191,17 +197,24 @@ class Function:
             raise TargetError(f"two nodes of {self.label} bear the name {node.name!r}")
         group.append(node)
 
-    def _link(self, node: Node, references: Iterable[str]) -> None:
+    def _link(self, node: Node, references: Iterable[str]) -> bool:
+        """Sets what a node reads; False where some of it has not been read yet."""
+        by_name = self.by_name
         inputs: list[Value] = []
         controls: list[Node] = []
         for text in references:
-            if text[0] == "^":
-                controls.append(self._node(text[1:]))
+            name, _, rest = text.partition(":")
+            before = by_name.get(name)
+            if before is not None:
+                inputs.append(before.output(self._flat(before, rest) if rest else 0))
+            elif name[0] == "^" and (before := by_name.get(name[1:])) is not None:
+                controls.append(before)
             else:
-                inputs.append(self.value(text))
+                return False
         node.inputs = tuple(inputs)
         if controls:
             node.controls = tuple(controls)
+        return True
 
     def _node(self, name: str) -> Node:
         node = self.by_name.get(name)
@@ -213,13 +226,15 @@ class Function:
         """The value that an input string of this function (or graph) names."""
         name, _, rest = text.partition(":")
         node = self._node(name)
-        if not rest:
-            return node.output(0)
+        return node.output(self._flat(node, rest) if rest else 0)
+
+    def _flat(self, node: Node, text: str) -> int:
+        """The flat port of what follows a node's name in an input string, worked out once for all of its kind."""
         ports = node.kind.ports
-        port = ports.get(rest)
+        port = ports.get(text)
         if port is None:
-            port = ports[rest] = self._port(node, rest)
-        return node.output(port)
+            port = ports[text] = self._port(node, text)
+        return port
 
     def _port(self, node: Node, text: str) -> int:
         """The flat port that `arg:index` means in a function, `index` in a graph."""
@@ -293,8 +308,8 @@ class Function:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keeps Python from looking for garbage: nothing of what is read is, and each look takes longer than the last."""
+def collector_paused() -> Iterator[None]:
+    """Keeps Python from looking for garbage where little arises: each look takes longer than the last."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -320,17 +335,18 @@ class CustomGradient(NamedTuple):
     """A gradient function that the SavedModel registers: takes one cotangent an output of the op.
 
     `present` tells for each input of the op whether its gradient is a tensor; the function's results are those, in
-    order.
+    order. `captures` tells whether it also takes tensors of the function where the op stands.
     """
 
     function: str
     present: tuple[bool, ...]
+    captures: bool = False
 
 
 class _Functions(dict[str, Function]):
     """Functions by name, each read when first asked for."""
 
-    def __init__(self, program: Program, sources: dict[str, bytes]) -> None:
+    def __init__(self, program: Program, sources: dict[str, memoryview]) -> None:
         super().__init__()
         self._program = program
         self._sources = sources
@@ -367,8 +383,8 @@ class Program:
     """
 
     def __init__(self, source: Source) -> None:
-        library = skim.Graph.FromString(_serialized(source)).library
-        self.functions: _Functions = _Functions(self, {skim.name(raw): raw for raw in library.function})
+        library = skim.Library(_serialized(source))
+        self.functions: _Functions = _Functions(self, {skim.name(raw): raw for raw in library.functions})
         gradients = map(RegisteredGradient.FromString, library.registered_gradients)
         self.registered_gradients: dict[str, str] = {g.registered_op_type: g.gradient_func for g in gradients}
         self.custom_gradients: dict[str, CustomGradient] = {}

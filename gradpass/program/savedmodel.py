@@ -38,6 +38,7 @@ STRING = 7  # types.proto
 
 Shape = tuple["int | None", ...] | None
 
+_LOOP_END = re.compile(r"(Ref)?(Exit|Switch)$|TensorArray(Write|Scatter|Split)?V\d$")
 _GRADIENTS = re.compile(r"(.*/)?gradients(_\d+)?/")  # the name scope of tf.gradients
 
 
@@ -212,7 +213,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _read_folder(path: Path, raw: bytes) -> Model:
-    metas = [_split(payload) for payload in _payloads(raw, META_GRAPHS)]
+    metas = [_split(payload) for payload in skim.payloads(raw, META_GRAPHS)]
     if not metas:
         raise TargetError(f"{path} holds no graph; save the model again")
     serving = [i for i, (m, _) in enumerate(metas) if "serve" in m.meta_info_def.tags]
@@ -231,8 +232,9 @@ def _read_folder(path: Path, raw: bytes) -> Model:
     )  # fmt: skip
     program.tensorflow = meta.meta_info_def.tensorflow_version
     for op_type, name in program.registered_gradients.items():
-        output = meta.object_graph_def.concrete_functions[name].output_signature
-        program.custom_gradients[op_type] = CustomGradient(name, tuple(_present(output)))
+        concrete = meta.object_graph_def.concrete_functions[name]
+        present = tuple(_present(concrete.output_signature))
+        program.custom_gradients[op_type] = CustomGradient(name, present, bool(concrete.bound_inputs))
     model.captured = {key for entry in entries.values() for key in entry.captures}
     if kind == "savedmodel":
         for function in meta.object_graph_def.concrete_functions.values():
@@ -240,20 +242,10 @@ def _read_folder(path: Path, raw: bytes) -> Model:
     return model
 
 
-def _payloads(message: bytes | memoryview, number: int) -> list[memoryview]:
-    """What stands in each length-delimited field of that number."""
-    view = memoryview(message)
-    return [
-        view[part.payload : part.end]
-        for part in wire.fields(view)
-        if part.number == number and part.wire_type == wire.LENGTH_DELIMITED
-    ]
-
-
 def _split(payload: memoryview) -> tuple[MetaGraphDef, memoryview]:
     """A MetaGraphDef without its graph, and the graph's bytes: of most functions nobody ever asks for the nodes."""
     rest = wire.edit(payload, GRAPH_DEF, lambda *_: b"")
-    graphs = _payloads(payload, GRAPH_DEF)
+    graphs = skim.payloads(payload, GRAPH_DEF)
     return MetaGraphDef.FromString(rest), graphs[0] if len(graphs) == 1 else memoryview(b"".join(graphs))
 
 
@@ -415,6 +407,9 @@ def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
         numbers = node.output_dtype(0) not in (0, STRING)  # the Saver's nodes work on file names
         if ends and numbers and not reads and not writes and node.name not in backward and node.op != "RestoreV2":
             outputs[node.name] = node.output(0)
+    # The end of a loop's variable that nobody asked for, and the flow of its TensorArray, are no results.
+    asked = {name: value for name, value in outputs.items() if not _LOOP_END.match(value.node.op)}
+    outputs = asked or outputs
     captures = {key: [graph.by_name[key].output(0)] for key in variables}
     return Entry("graph", graph, inputs, outputs, captures)
 

@@ -33,14 +33,7 @@ _MESSAGES: dict[str, dict[str, dict[str, Any]]] = {
         "ret": {"number": 4, **_BYTES},
         "arg_attr": {"number": 7, **_BYTES},
     },
-    "Graph": {  # graph.proto
-        "node": {"number": 1, **_BYTES},
-        "library": {"number": 2, "type": Field.TYPE_MESSAGE, "type_name": f".{_PACKAGE}.Library"},
-    },
-    "Library": {  # function.proto, FunctionDefLibrary
-        "function": {"number": 1, **_BYTES},
-        "registered_gradients": {"number": 3, **_BYTES},
-    },
+    "Graph": {"node": {"number": 1, **_BYTES}},  # graph.proto
 }
 
 
@@ -59,6 +52,25 @@ def _classes() -> dict[str, Any]:
 
 _made = _classes()
 Node, Function, Graph = _made["Node"], _made["Function"], _made["Graph"]
+
+
+class Library:
+    """The functions and registered gradients of a serialised GraphDef, each where it lies in those bytes."""
+
+    def __init__(self, graph: bytes | memoryview) -> None:
+        parts = payloads(graph, 2)  # graph.proto
+        self.functions = [raw for part in parts for raw in payloads(part, 1)]  # function.proto, FunctionDefLibrary
+        self.registered_gradients = [raw for part in parts for raw in payloads(part, 3)]
+
+
+def payloads(message: bytes | memoryview, number: int) -> list[memoryview]:
+    """What stands in each length-delimited field of that number; nothing is copied."""
+    view = memoryview(message)
+    return [
+        view[part.payload : part.end]
+        for part in wire.fields(view)
+        if part.number == number and part.wire_type == wire.LENGTH_DELIMITED
+    ]
 
 
 def head(function: Any) -> Any:

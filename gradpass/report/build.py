@@ -80,15 +80,16 @@ class _Builder:
     def _severed(self, verdict: EntryVerdict, add: Any) -> None:
         """The causes of an entry that has something to differentiate."""
         for cut in verdict.cuts:
-            add((cut.function, cut.node), self._code_of(cut), cut.starves, cut)
+            add((cut.function, cut.node, cut.derivative), self._code_of(cut), cut.starves, cut)
         for cut in verdict.raising:
-            add((cut.function, cut.node), self._code_of(cut), cut.starves, cut, raises=True)
+            add((cut.function, cut.node, cut.derivative), self._code_of(cut), cut.starves, cut, raises=True)
         starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows"]
         integer = [i for i in starved if not _is_float(verdict.targets[i])]
         groups = (
             ("GP205", integer),
             ("GP202", [i for i in verdict.uncaptured if i not in integer]),
             ("GP201", [i for i in verdict.disconnected if i not in integer and i not in verdict.uncaptured]),
+            ("GP206", [i for i in verdict.linear if i not in integer]),
         )
         for code, targets in groups:
             if targets:
@@ -98,6 +99,8 @@ class _Builder:
 
     def _code_of(self, cut: Cut) -> type[Code]:
         """The code of a cut: a custom gradient that is lost, the code that names the op, or a general one."""
+        if cut.derivative is not None:
+            return find({"zero": "GP303", "none": "GP117", "raises": "GP116"}[cut.how])
         if cut.how == "raises" and cut.error is None and self._has_custom_gradient(cut):
             return find("GP110")
         if cut.error is not None:
@@ -174,7 +177,7 @@ class _Cause:
             whom=whom(names, kind),
             gets=f"{verb} {gets}",
             entry=entry,
-            error=self.cut.error if self.cut else None,
+            error=(self.cut.derivative or self.cut.error) if self.cut else None,
         )
 
     def _unused(self) -> list[str]:
@@ -185,12 +188,13 @@ class _Cause:
         if self.depends:
             notes.append(f"the float outputs are computed from {whom(self.depends, 'other value')}")
         starved = [target for _, target in self.starves.values()]
-        if any(t.state == "zero" and t.structure == "none" for t in starved):
+        if self.cut and any(t.state == "zero" and t.structure == "none" for t in starved):
             notes.append(HIDDEN)
         beside = [name for path, (name, _) in self.raises.items() if path not in self.starves]
         if beside:
             shown = whom(beside, "target")
-            notes.append(f"TensorFlow raises for {shown} too, though no way from there passes through this op")
+            passes = "" if self.cut and self.cut.derivative else ", though no way from there passes through this op"
+            notes.append(f"TensorFlow raises for {shown} too{passes}")
         return notes
 
     def _fix(self, declined: Mapping[Place, str]) -> Fix:

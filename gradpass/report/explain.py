@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gradpass.errors import GradpassError
-from gradpass.flow import edges
+from gradpass.flow import derivative, edges
 from gradpass.program import opdefs
 from gradpass.report.codes import Code, all_codes, find
 from gradpass.report.text import STYLES, line, paragraphs
@@ -136,6 +136,8 @@ def _op(table: edges.EdgeTable, op: str, width: int) -> Iterator[RenderableType]
             where = "otherwise" if i else "always"
         yield line(f"  where {where}:" if case.when else f"  {where}:")
         yield from (line(f"    {told}") for told in _case(case, signature))
+    for told in derivative.told(op, table.version):
+        yield line(f"  {told}")
     how = table.how(op)
     if how:
         yield line(f"  known from: {how}")

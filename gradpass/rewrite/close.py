@@ -83,10 +83,10 @@ def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, St
     for _, blame in followed:
         if blame is None:
             continue
-        for place in blame.ways.cost:
-            work.relevant.setdefault(place.frame.function, set()).add(place.value)
-        for frame, node, index in blame.cuts:
-            step = steps.get(place_of(frame.stack, node.name))
+        for function, values in blame.relevant.items():
+            work.relevant.setdefault(function, set()).update(values)
+        for stack, node, index in blame.cuts:
+            step = steps.get(place_of(tuple(call.name for call in stack), node.name))
             if step is not None:
                 work.cuts.setdefault(node.function, set()).add((node, index))
                 work.steps.setdefault((node, index), []).append(step)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tensorboard.compat.proto.function_pb2 import FunctionDef
 
 from gradpass.errors import GradpassError
 from gradpass.flow.analysis import follow
-from gradpass.flow.blame import Blame, Place
-from gradpass.flow.facts import is_float
 from gradpass.flow.verdict import Cut, EntryVerdict
-from gradpass.program.graph import ARGUMENT, CALLS, Node
+from gradpass.program.graph import Node
 from gradpass.program.savedmodel import Model
 from gradpass.rewrite.inline import inline
 from gradpass.rules.base import Decline, Knobs, by_op
@@ -132,7 +129,7 @@ def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str
     while True:
         calls: dict[str | None, dict[str, Node]] = {}
         for _, blame in follow(model, entry):
-            for call in _crossed(blame) if blame else ():
+            for call in blame.crossed() if blame else ():
                 if (call.function.name, call.name) not in blocked:
                     calls.setdefault(call.function.name, {})[call.name] = call
         functions: list[FunctionDef] = []
@@ -149,20 +146,3 @@ def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str
         if not functions:
             return model, done, dict(blocked.values())
         model = model.changed(functions)
-
-
-def _crossed(blame: Blame) -> Iterator[Node]:
-    """The calls through whose boundary a severed discrete value passes on a cheapest way to the loss."""
-    start = [Place(frame, value) for frame, node, _ in blame.cuts for value in node.used_outputs]
-    seen = {place for place in start if place in blame.ways.cost}
-    stack = list(seen)
-    while stack:
-        place = stack.pop()
-        for user, _ in blame.ways.tight(place):
-            if user.frame is not place.frame and not is_float(place.value.dtype):
-                inner = user.frame if user.value.node.op == ARGUMENT else place.frame
-                if inner.call is not None and inner.call.op in CALLS:
-                    yield inner.call
-            if user not in seen:
-                seen.add(user)
-                stack.append(user)

@@ -30,9 +30,10 @@ class Code:
     """One kind of finding.
 
     `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets}
-    (as "gets None"), {entry} and {error} (what a gradient function raises). `ops` are the ops that cause it. `fix` and
-    `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow gives
-    for `failing`, `loaded` whether it does so only once that is saved and loaded.
+    (as "gets None"), {entry} and {error} (what a gradient function raises, or what it lacks). `ops` are the ops that
+    cause it. `fix` and `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is
+    what TensorFlow gives for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that
+    of the derivative.
     """
 
     code: ClassVar[str]
@@ -45,6 +46,7 @@ class Code:
     refusal: ClassVar[str | None] = None
     says: ClassVar[Says] = "None"
     loaded: ClassVar[bool] = False
+    order: ClassVar[Literal[1, 2]] = 1
     failing: ClassVar[str]
     fixed: ClassVar[str]
 
