@@ -47,7 +47,7 @@ def check(
     from gradpass.flow.second import follow_second
     from gradpass.report.build import build
 
-    return build(model, follow_second(model, entry, wrt))
+    return build(model, follow_second(model, entry, wrt), order=2)
 
 
 def fix(

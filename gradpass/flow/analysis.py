@@ -1,14 +1,12 @@
 """The verdict: which targets get a gradient, zeros, None or an error, decided on the graph without running it.
 
 One backward pass over a function gives its summary: for each argument the set of results (a bit mask) at whose
-cotangent
-a gradient tensor for it exists, and the subset whose cotangent the tensor depends on. Calls, branches and loops use the
-summaries of what they run, each computed once. The pass is made twice, because two questions are asked:
+cotangent a gradient tensor for it exists, and the subset whose cotangent the tensor depends on. Calls, branches and
+loops use the summaries of what they run, each computed once. The pass is made twice, because two questions are asked:
 
 - *state* follows TensorFlow's own procedure (tensorflow/python/ops/gradients_util.py, and for calls
   tensorflow/python/eager/polymorphic_function/concrete_function.py `_TapeGradientFunctions`): the backward function
-  of a
-  call is built for all its trainable outputs, a While gives zeros where its body gives None, and an op without a
+  of a call is built for all its trainable outputs, a While gives zeros where its body gives None, and an op without a
   registered gradient between any input and an asked output raises for everybody.
 - *structure* is the truth of the inlined graph: a result that nobody uses asks nothing, a loop hides nothing, and an op
   without a registered gradient is a cut.
@@ -30,6 +28,7 @@ from gradpass.flow.facts import (
     is_float,
     static_shape,
     trainable,
+    wants_handle,
 )
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value, collector_paused
@@ -40,6 +39,7 @@ Grad = tuple[int, int]  # results at which a tensor exists, results whose cotang
 Grouped = dict[Grad, int]
 NOTHING: Grad = (0, 0)
 CAPTURES = "TypeError or AssertionError, since in a loaded loop or branch it cannot reach the tensors that it captured"
+UNSHAPED = "ValueError, since the shape of its variable is not known in a loaded loop or branch"
 HANDLES = "ValueError, since the shape of a variable that only one branch uses is not known in a loaded loop"
 
 
@@ -97,6 +97,8 @@ class Analysis:
         asked = [v if trainable(v.dtype) else None for v in function.results]
         targets = [a.output(0) for a in function.arguments]
         grads, raising = self.backward(function, asked, targets, key[1])
+        if key[1].inner:
+            raising += [((), node) for node in function.nodes if wants_handle(node)]
         result = Summary([grads.get(v, NOTHING) for v in targets], raising)
         self._open.discard(key)
         self._summaries[key] = result
@@ -210,6 +212,9 @@ class Analysis:
         for summary in summaries:
             raising += [((node.name, *stack), op) for stack, op in summary.raising]
         if node.op in LOOPS:
+            if self.mode == "state" and inside.inner:
+                condition = program.function(node.attr("cond").func.name)
+                raising += [((node.name,), op) for op in condition.nodes if wants_handle(op)]
             return self._loop(node, summaries[0], outs, asked, context.handles)
         skip = 1 if node.op in BRANCHES else 0
         if skip and self.mode == "state" and not context.handles and _differ(node, summaries):
@@ -368,6 +373,8 @@ def _error(node: Node) -> str | None:
     """What the gradient function of a node that raises says; None where there is none."""
     if node.op in BRANCHES:
         return HANDLES
+    if node.op.startswith("Resource") and wants_handle(node):
+        return UNSHAPED
     fact = facts(node)
     return fact.error or (CAPTURES if fact.captures else None)
 

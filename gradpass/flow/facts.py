@@ -157,6 +157,21 @@ def _of_process(node: Node) -> Facts:
     return Facts(True, nothing if found.rows is None else found.rows)
 
 
+def wants_handle(node: Node) -> bool:
+    """Whether TensorFlow cannot import the node where the shape of its variable is not known.
+
+    The shape functions of these ops (tensorflow/core/ops/resource_variable_ops.cc, state_ops.cc) then take the handle's
+    own shape, that of a scalar, for the variable's.
+    """
+    if node.op == "ResourceGatherNd":
+        indices = static_shape(node.inputs[1])
+        return bool(indices and indices[-1])
+    if node.op.startswith("ResourceScatterNd"):
+        indices, updates = static_shape(node.inputs[1]), static_shape(node.inputs[2])
+        return indices is not None and updates is not None and len(updates) > len(indices) - 1
+    return False
+
+
 def recorded_shape(value: Value) -> TensorShapeProto | None:
     """The shape that the file records for a value; None where it records none."""
     node = value.node

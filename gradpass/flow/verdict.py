@@ -13,7 +13,6 @@ State = Literal["flows", "zero", "none", "raises"]
 Structure = Literal["flows", "zero", "none"]
 How = Literal["none", "zero", "raises"]
 
-
 ZEROS = "zeros"
 
 
@@ -73,11 +72,10 @@ class EntryVerdict:
     """The verdict for one entry.
 
     `cuts` are in graph order, each starving somebody. `raising` are ops without a gradient that make the whole call
-    raise
-    in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected` are
-    indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses. Where
-    somebody is disconnected, `depends` names the inputs and targets that the float outputs are computed from. `linear`
-    are, in a verdict of order 2, indices of targets that no gradient of order 1 depends on.
+    raise in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected`
+    are indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses.
+    Where there are any, `depends` names the inputs and targets that the float outputs are computed from. `linear` are,
+    in a verdict of order 2, indices of targets that no gradient of order 1 depends on.
     """
 
     name: str

@@ -26,14 +26,15 @@ GETS = {"none": "None", "zero": "zeros", "raises": "an error", "flows": "a gradi
 HIDDEN = "TensorFlow answers zeros, because a loop or a call hides the cut; the way is severed all the same"
 
 
-def build(model: Model, verdicts: Iterable[EntryVerdict], declined: Mapping[Place, str] | None = None) -> Report:
-    """The report on a model; `declined` tells for a cut why the plan leaves it."""
+def build(
+    model: Model, verdicts: Iterable[EntryVerdict], declined: Mapping[Place, str] | None = None, order: int = 1
+) -> Report:
+    """The report on a model; `declined` tells for a cut why the plan leaves it, `order` what the verdicts are of."""
     builder = _Builder(model, declined or {})
     entries = [builder.entry(verdict) for verdict in verdicts]
     builder.orphans()
-    return Report(
-        str(model.path), entries, builder.finish(), __version__, edges.table_for(model.program.tensorflow).version
-    )
+    table = edges.table_for(model.program.tensorflow).version
+    return Report(str(model.path), entries, builder.finish(), __version__, table, order)
 
 
 class _Builder:

@@ -94,13 +94,14 @@ class Entry:
 
 @dataclass
 class Report:
-    """The verdict on a target, as shown by `gradpass check`."""
+    """The verdict on a target, as shown by `gradpass check`; of order 2 it is that on the gradient's own gradient."""
 
     target: str
     entries: list[Entry]
     diagnostics: list[Diagnostic]
     gradpass: str
     tensorflow_table: str
+    order: int = 1
 
     @property
     def targets(self) -> list[Target]:
@@ -136,6 +137,7 @@ class Report:
             "gradpass": self.gradpass,
             "tensorflow_table": self.tensorflow_table,
             "target": self.target,
+            "order": self.order,
             "entries": [_plain(entry) for entry in self.entries],
             "diagnostics": [_plain(diagnostic) for diagnostic in self.diagnostics],
             "summary": self.summary,

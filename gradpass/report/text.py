@@ -177,10 +177,12 @@ def summary_line(report: Report) -> Text:
     total = f"{count(summary['starved_parameters'])} of {plural(summary['parameters'], 'parameter')}"
     if not starved:
         everybody = f"all {plural(summary['targets'], 'target')}, {plural(summary['parameters'], 'parameter')}"
-        return line(f"gradients reach {everybody}{notes}", "bold green")
+        what = "gradients" if report.order == 1 else "second gradients"
+        return line(f"{what} reach {everybody}{notes}", "bold green")
     found = [plural(severities.count(s), s) for s in ("error", "warning", "note") if s in severities]
     share = f"{starved} of {plural(summary['targets'], 'target')} starved, {total}"
-    return line(f"{', '.join(found) or 'no finding selected'}: {share}", STYLES["error"])
+    second = "" if report.order == 1 else ", in the gradient of the gradient"
+    return line(f"{', '.join(found) or 'no finding selected'}: {share}{second}", STYLES["error"])
 
 
 def line(text: str, style: str = "") -> Text:

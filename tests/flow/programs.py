@@ -520,6 +520,46 @@ def gather_rows_and_round(m: Weights, x: Any) -> Any:
     return S(tf.round(tf.gather(m.table, ids(x))) * m.w)
 
 
+@program("ResourceGatherNd While")
+def gather_nd_of_a_variable_in_a_loop(m: Weights, x: Any) -> Any:
+    return S(loop(lambda s: s * tf.gather_nd(m.v, [[0], [1], [2], [3]]), x * m.w)[0])
+
+
+@program("ResourceGatherNd While StatefulPartitionedCall")
+def gather_nd_of_a_variable_in_a_call_in_a_loop(m: Weights, x: Any) -> Any:
+    return S(loop(function(lambda s: s * tf.gather_nd(m.v, [[0], [1], [2], [3]])), x * m.w)[0])
+
+
+@program("ResourceGatherNd If")
+def gather_nd_of_a_variable_in_a_branch(m: Weights, x: Any) -> Any:
+    rows = [[0], [1], [2], [3]]
+    return S(tf.cond(x[0, 0] > 0, lambda: m.w + tf.gather_nd(m.v, rows), lambda: m.w - tf.gather_nd(m.v, rows)))
+
+
+@program("While")
+def gather_nd_of_a_variable_in_a_condition(m: Weights, x: Any) -> Any:
+    going = lambda i, s: (i < 3) & (tf.gather_nd(m.moving, [[0, 0]])[0] < 9.0)  # noqa: E731
+    return S(tf.while_loop(going, lambda i, s: (i + 1, s * m.v), (0, x * m.w))[1])
+
+
+@program("ResourceScatterNdUpdate While")
+def scatter_of_rows_in_a_loop(m: Weights, x: Any) -> Any:
+    def body(s: Any) -> Any:
+        raw.ResourceScatterNdUpdate(ref=m.moving.handle, indices=[[0]], updates=tf.ones([1, 3]))
+        return s * m.v
+
+    return S(loop(body, x * m.w)[0])
+
+
+@program("ResourceScatterNdUpdate While")
+def scatter_of_numbers_in_a_loop(m: Weights, x: Any) -> Any:
+    def body(s: Any) -> Any:
+        raw.ResourceScatterNdUpdate(ref=m.moving.handle, indices=[[0, 1]], updates=tf.ones([1]))
+        return s * m.v
+
+    return S(loop(body, x * m.w)[0])
+
+
 @program("ResourceGatherNd", "Cast: v")
 def gather_elements(m: Weights, x: Any) -> Any:
     index = tf.stack([ids(m.v * x), ids(x) % 3], 1)

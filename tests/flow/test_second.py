@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +24,7 @@ from gradpass.flow import derivative, edges
 from gradpass.flow.second import follow_second
 from gradpass.program import opdefs
 from gradpass.program.savedmodel import read
+from gradpass.report.json import schema
 from tests.flow import second_truth, truth
 from tests.flow.second_programs import CONTROL, PLAIN, resized
 from tests.flow.test_edges import LIVE, SCRIPTS, attrs
@@ -266,6 +268,7 @@ def test_a_linear_model_is_no_error(tmp_path: Path) -> None:
     report = check(path, order=2)
     assert codes(path) == [("GP206", None, ["v", "w"], [])]
     assert report.ok and {t.structure for t in report.targets} == {"none"}
+    assert " parameters, in the gradient of the gradient\n" in str(report)
 
 
 def test_a_target_without_a_gradient_keeps_the_reason_for_that(tmp_path: Path) -> None:
@@ -294,7 +297,9 @@ def test_no_tensorflow_is_imported(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["summary"]["flows"] == 2
+    told = json.loads(done.stdout)
+    jsonschema.validate(told, schema())
+    assert told["summary"]["flows"] == 2 and told["order"] == 2
 
 
 def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
