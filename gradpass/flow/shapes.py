@@ -10,7 +10,7 @@ from pathlib import Path
 from gradpass.program import opdefs, tables
 from gradpass.program.graph import Node
 
-_PATH = Path(__file__).with_name("shapes.json")
+PATH = Path(__file__).with_name("shapes.json")
 
 
 def deciding(node: Node, port: int) -> frozenset[int]:
@@ -22,7 +22,7 @@ def deciding(node: Node, port: int) -> frozenset[int]:
 
 
 def _deciding(node: Node, port: int) -> frozenset[int]:
-    row = tables.newest(_PATH).rows.get(node.op)
+    row = tables.newest(PATH).rows.get(node.op)
     signature = node.kind.signature
     if row is None or signature is None:
         return frozenset()
