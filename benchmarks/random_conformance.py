@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +208,12 @@ class Batch:
     text: str
 
 
-def batch(number: int) -> Batch:
-    """Makes and compares the programs of one seed, and makes small what disagrees."""
+def batch(number: int, live: int = 1) -> Batch:
+    """Makes and compares the programs of one seed, and makes small what disagrees; every `live`th seed live too."""
     start = time.perf_counter()
     made = sample(number, BATCH)
     try:
-        outcome = compare(made, number)
+        outcome = compare(made, number, live=number % live == 0)
     except Exception:  # it is told and counted, and the other batches go on
         return Batch(made, Outcome(), time.perf_counter() - start, f"seed {number}: {traceback.format_exc()}")
     seconds = time.perf_counter() - start
@@ -283,6 +284,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="the first batch's seed; the others follow it")
+    parser.add_argument("--live", type=int, default=4, help="every so many seeds the live functions are asked, too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     tally = Tally()
@@ -290,7 +292,7 @@ def main() -> int:
     seeds = range(options.seed, options.seed + -(-options.graphs // BATCH))
     # Now and then a new process: TensorFlow keeps every function that it has ever seen.
     with multiprocessing.get_context("spawn").Pool(options.jobs, set_up, maxtasksperchild=20) as pool:
-        for part in pool.imap_unordered(batch, seeds):
+        for part in pool.imap_unordered(partial(batch, live=options.live), seeds):
             tally.add(part)
             if part.text:
                 print(part.text, flush=True)

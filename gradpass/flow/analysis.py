@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from gradpass.errors import TargetError
 from gradpass.flow.blame import Blame, blame
 from gradpass.flow.facts import (
     BRANCHES,
@@ -221,6 +222,10 @@ class Analysis:
             raising.append(((), node))
             return [NOTHING] * len(node.inputs)
         given = [NOTHING] * len(node.inputs)
+        if any(len(summary.arguments) + skip != len(node.inputs) for summary in summaries):
+            raise TargetError(
+                f"`{node.name}` of {node.function.label} gives its function too many or too few arguments"
+            )
         grouped = _grouped(outs)
         for summary in summaries:
             for i, argument in enumerate(summary.arguments):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.errors import TargetError
 from gradpass.flow import edges, process
+from gradpass.flow.shapes import deciding
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Kind, Node, Program, Value
 from gradpass.program.savedmodel import Shape, shape_of
@@ -20,6 +22,7 @@ RESOURCE = 20
 
 # The result says how large a tensor is, not what is in it: no value of the input reaches the output.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})
+GIVEN_SHAPE = frozenset({"BroadcastTo", "EnsureShape", "Fill", "Reshape"})  # whatever else they read
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
 V1_LOOPS = frozenset({"Enter", "Exit", "NextIteration", "RefEnter", "RefExit", "RefNextIteration"})
@@ -132,6 +135,10 @@ def _facts(node: Node) -> tuple[Facts, edges.Need | None]:
     # What raises and has edges all the same does so in TensorFlow 2 only; a MetaGraph is of TensorFlow 1.
     raises = error is not None and program.origin != "metagraph"
     flat, handed = _flatten(node, rows)
+    if len(flat) != len(node.inputs):
+        raise TargetError(
+            f"`{node.name}` of {node.function.label} has {len(node.inputs)} inputs, its op {node.op} takes {len(flat)}"
+        )
     fact = Facts(True, flat, not raises, error if raises else None, handed, apart=bool(handed))
     return fact, table.needs(node.op, node.attr)
 
@@ -164,12 +171,28 @@ def wants_handle(node: Node) -> bool:
     own shape, that of a scalar, for the variable's.
     """
     if node.op == "ResourceGatherNd":
-        indices = static_shape(node.inputs[1])
+        indices = _inferred_shape(node.inputs[1])
         return bool(indices and indices[-1])
     if node.op.startswith("ResourceScatterNd"):
-        indices, updates = static_shape(node.inputs[1]), static_shape(node.inputs[2])
+        indices, updates = _inferred_shape(node.inputs[1]), _inferred_shape(node.inputs[2])
         return indices is not None and updates is not None and len(updates) > len(indices) - 1
     return False
+
+
+def _inferred_shape(value: Value) -> Shape:
+    """The recorded shape, None where TensorFlow infers none: it does not know those of variables that are read here."""
+    todo, seen = [value.node], {value.node}
+    while todo:
+        node = todo.pop()
+        if any(source.dtype == RESOURCE for source in node.inputs):
+            return None
+        if node.op in GIVEN_SHAPE and all(node.inputs[i].node.op == "Const" for i in deciding(node, 0)):
+            continue
+        for source in node.inputs:
+            if source.node not in seen:
+                seen.add(source.node)
+                todo.append(source.node)
+    return static_shape(value)
 
 
 def recorded_shape(value: Value) -> TensorShapeProto | None:
@@ -247,8 +270,14 @@ def _custom(program: Program, op_type: str, node: Node) -> Facts:
     custom = program.custom_gradients.get(op_type)
     if custom is None or custom.function not in program.functions:
         return _of_process(node)
-    reached = iter(dependencies(program.function(custom.function)))
-    rows = tuple(tuple(sorted(next(reached))) if present else None for present in custom.present)
+    function = program.function(custom.function)
+    if sum(custom.widths) != len(function.results):
+        raise TargetError(f"the custom gradient {op_type!r} promises other gradients than {function.label} gives")
+    reached = dependencies(function)
+    places = accumulate([0, *custom.widths])
+    rows = tuple(
+        tuple(sorted(reached[at])) if width else None for at, width in zip(places, custom.widths, strict=False)
+    )
     rows = rows[: len(node.inputs)] + (None,) * (len(node.inputs) - len(rows))
     return Facts(True, rows, captures=custom.captures)
 

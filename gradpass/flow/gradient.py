@@ -11,6 +11,7 @@ exist is left out; in state a call, a loop or a branch is given zeros for it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Literal
 
 from gradpass.errors import TargetError
@@ -359,12 +360,11 @@ class Gradient:
         made = add(scope.into, asked.name, functional("PartitionedCall", [function]), given)
         made.kind.dtypes.update(enumerate(value.dtype for value in function.results))
         self.program.nodes_of[made] = (asked, "")
-        rows, places = facts(asked).rows, iter(range(len(function.results)))
+        rows, places = facts(asked).rows, accumulate([0, *custom.widths])
         found: list[Cotangent | None] = []
-        for row, present in zip(rows, custom.present, strict=False):
-            place = next(places) if present else None
+        for row, width, place in zip(rows, custom.widths, places, strict=False):
             flows = any(out.flows for k in row or () if k < len(outs) and (out := outs[k]) is not None)
-            found.append(None if row is None or place is None else Cotangent(made.output(place), flows))
+            found.append(None if row is None or not width else Cotangent(made.output(place), flows))
         return found
 
     def _captured(self, scope: Scope, asked: Node, name: str) -> list[Value]:

@@ -51,9 +51,9 @@ class _Twice:
             for v in values:
                 part = self.gradient.total(scope, grads.get(v))
                 if part is not None:
-                    outputs[f"gradient of {name}{len(outputs) if f'gradient of {name}' in outputs else ''}"] = (
-                        part.value
-                    )
+                    told = f"gradient of {name}"
+                    # Two variables may bear one name; none has a name with a blank in it.
+                    outputs[f"{told} ({len(outputs)})" if told in outputs else told] = part.value
         self.gradients = list(outputs.values())
         self.entry = Entry(
             entry.name,

@@ -207,7 +207,7 @@ class Function:
             before = by_name.get(name)
             if before is not None:
                 inputs.append(before.output(self._flat(before, rest) if rest else 0))
-            elif name[0] == "^" and (before := by_name.get(name[1:])) is not None:
+            elif name[:1] == "^" and (before := by_name.get(name[1:])) is not None:
                 controls.append(before)
             else:
                 return False
@@ -239,7 +239,14 @@ class Function:
     def _port(self, node: Node, text: str) -> int:
         """The flat port that `arg:index` means in a function, `index` in a graph."""
         arg, _, number = text.rpartition(":")
-        index = int(number)
+        try:
+            return self._index(node, arg, int(number))
+        except (KeyError, ValueError) as problem:
+            raise TargetError(
+                f"{self.label} refers to `{node.name}:{text}`, which a {node.op} does not have; save the model again"
+            ) from problem
+
+    def _index(self, node: Node, arg: str, index: int) -> int:
         if not arg:
             return index
         signature = node.kind.signature
@@ -334,12 +341,13 @@ def _before(node: Node) -> Iterator[Node]:
 class CustomGradient(NamedTuple):
     """A gradient function that the SavedModel registers: takes one cotangent an output of the op.
 
-    `present` tells for each input of the op whether its gradient is a tensor; the function's results are those, in
-    order. `captures` tells whether it also takes tensors of the function where the op stands.
+    `widths` tells for each input of the op how many of the function's results are its gradient: none (0), a tensor, or
+    the parts of IndexedSlices, the values first. `captures` tells whether it also takes tensors of the function where
+    the op stands.
     """
 
     function: str
-    present: tuple[bool, ...]
+    widths: tuple[int, ...]
     captures: bool = False
 
 

@@ -19,13 +19,13 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradien
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
-from tensorboard.compat.proto.struct_pb2 import StructuredValue
+from tensorboard.compat.proto.struct_pb2 import StructuredValue, TypeSpecProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.variable_pb2 import VariableDef
 
 from gradpass.errors import TargetError
-from gradpass.program import skim, wire
-from gradpass.program.graph import CustomGradient, Function, Program, Value
+from gradpass.program import opdefs, skim, wire
+from gradpass.program.graph import CustomGradient, Function, Node, Program, Value
 
 META_GRAPHS = 2  # field numbers of saved_model.proto, meta_graph.proto, graph.proto, function.proto
 GRAPH_DEF = 2
@@ -232,9 +232,10 @@ def _read_folder(path: Path, raw: bytes) -> Model:
     )  # fmt: skip
     program.tensorflow = meta.meta_info_def.tensorflow_version
     for op_type, name in program.registered_gradients.items():
-        concrete = meta.object_graph_def.concrete_functions[name]
-        present = tuple(_present(concrete.output_signature))
-        program.custom_gradients[op_type] = CustomGradient(name, present, bool(concrete.bound_inputs))
+        if name in meta.object_graph_def.concrete_functions:
+            concrete = meta.object_graph_def.concrete_functions[name]
+            widths = tuple(_widths(concrete.output_signature))
+            program.custom_gradients[op_type] = CustomGradient(name, widths, bool(concrete.bound_inputs))
     model.captured = {key for entry in entries.values() for key in entry.captures}
     if kind == "savedmodel":
         for function in meta.object_graph_def.concrete_functions.values():
@@ -363,11 +364,10 @@ def _read_frozen(path: Path, raw: bytes) -> Model:
         raise TargetError(f"{path} holds no graph nodes; give a frozen GraphDef, or the SavedModel's folder")
     inputs = {n.name: n.output(0) for n in top.nodes if n.op in ("Placeholder", "PlaceholderWithDefault")}
     read = {v.node for n in top.nodes for v in n.inputs}
-    outputs = {
-        n.name: n.output(0)
-        for n in top.nodes
-        if n.op not in ("NoOp", "Assert", "Const", "Placeholder") and n not in read
-    }
+    outputs: dict[str, Value] = {}
+    for node in top.nodes:
+        if node.op not in ("NoOp", "Assert", "Const", "Placeholder") and node not in read:
+            outputs.update(_results(node))
     return Model(path, "frozen", raw, program, {}, {"graph": Entry("graph", top, inputs, outputs, {})})
 
 
@@ -399,14 +399,14 @@ def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
     outputs: dict[str, Value] = {}
     inputs: dict[str, Value] = {}
     for node in graph.nodes:
-        if node.op in ("Placeholder", "PlaceholderWithDefault"):
+        if node.op in ("Placeholder", "PlaceholderWithDefault") and node.output_dtype(0) != STRING:
             inputs[node.name] = node.output(0)
         ends = node not in read
         reads = all(v.node.name in variables for v in node.inputs)
         writes = any(v.node.name in variables for v in node.inputs[:1]) and "Assign" in node.op
         numbers = node.output_dtype(0) not in (0, STRING)  # the Saver's nodes work on file names
         if ends and numbers and not reads and not writes and node.name not in backward and node.op != "RestoreV2":
-            outputs[node.name] = node.output(0)
+            outputs.update(_results(node))
     # The end of a loop's variable that nobody asked for, and the flow of its TensorArray, are no results.
     asked = {name: value for name, value in outputs.items() if not _LOOP_END.match(value.node.op)}
     outputs = asked or outputs
@@ -414,14 +414,24 @@ def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
     return Entry("graph", graph, inputs, outputs, captures)
 
 
-def _present(value: StructuredValue) -> Iterator[bool]:
-    """For each leaf of a structured output, whether it is a tensor (True) or None."""
+def _results(node: Node) -> dict[str, Value]:
+    """All outputs of a node under the names that TensorFlow gives tensors: "split", "split:1"."""
+    signature = node.kind.signature
+    ports = opdefs.flat_count(signature.outputs, node.attr) if signature else 1
+    return {f"{node.name}:{port}" if port else node.name: node.output(port) for port in range(ports)}
+
+
+def _widths(value: StructuredValue) -> Iterator[int]:
+    """For each leaf of a structured output how many tensors it is: 0 for None, 2 or 3 for IndexedSlices."""
     kind = value.WhichOneof("kind")
     if kind in ("tuple_value", "list_value"):
         for item in getattr(value, kind).values:
-            yield from _present(item)
+            yield from _widths(item)
+    elif kind == "type_spec_value" and value.type_spec_value.type_spec_class == TypeSpecProto.INDEXED_SLICES_SPEC:
+        # values and indices; the fourth of the spec's parts is the dtype of a dense shape, None where there is none
+        yield 2 + (value.type_spec_value.type_state.tuple_value.values[3].WhichOneof("kind") != "none_value")
     elif kind is not None:
-        yield kind != "none_value"
+        yield int(kind != "none_value")
 
 
 def shape_of(proto: TensorShapeProto) -> Shape:

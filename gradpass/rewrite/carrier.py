@@ -106,7 +106,7 @@ def _bridge(recipe: Recipe, program: Program, objects: SavedObjectGraph, new: Ad
     new.functions.append(function_def(gradient, backward, [*specs, *specs[1:]], [*cotangent_names, *captured_names]))
     new.gradients.append(RegisteredGradient(gradient_func=gradient, registered_op_type=op_type))
     present = (recipe.closing.live, *(True for _ in recipe.needs.sources), *(False for _ in recipe.needs.others))
-    new.custom[op_type] = CustomGradient(gradient, present)
+    new.custom[op_type] = CustomGradient(gradient, tuple(map(int, present)))
     _describe(objects, bridge, gradient, specs, names, present)
     return bridge
 

@@ -530,6 +530,12 @@ def gather_nd_of_a_variable_in_a_call_in_a_loop(m: Weights, x: Any) -> Any:
     return S(loop(function(lambda s: s * tf.gather_nd(m.v, [[0], [1], [2], [3]])), x * m.w)[0])
 
 
+@program("ResourceGatherNd While", "ArgMax: w")
+def gather_nd_by_what_a_variable_says_in_a_loop(m: Weights, x: Any) -> Any:
+    """The shape of the places is not known once it is loaded, so nothing is refused."""
+    return S(loop(lambda s: s * tf.gather_nd(m.v, tf.argmax(m.w, 1)[:, None]), x * 1.0)[0])
+
+
 @program("ResourceGatherNd If")
 def gather_nd_of_a_variable_in_a_branch(m: Weights, x: Any) -> Any:
     rows = [[0], [1], [2], [3]]

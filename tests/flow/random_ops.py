@@ -176,7 +176,8 @@ LIVE: dict[str, Op] = {
     # Times 2: GatherNd's gradient makes rows of rows of what a gather behind it gives, and these fail when they run.
     "gather_nd": ("FR>F", lambda a, r: 2 * tf.gather_nd(a, r[:, None])),
     "variable_rows": ("fR>F", tf.gather),
-    "variable_nd": ("fR>F", lambda v, r: 2 * tf.gather_nd(v, r[:, None])),
+    # Of known shape: else it hangs on TensorFlow's shape inference whether a loaded loop with it can be imported.
+    "variable_nd": ("fR>F", lambda v, r: 2 * tf.gather_nd(v, tf.ensure_shape(r, [ROWS])[:, None])),
     "scatter_nd": ("FR>F", lambda a, r: tf.scatter_nd(r[:, None], a, tf.constant(SHAPE))),
     "scatter_add": ("FFR>F", lambda a, b, r: tf.tensor_scatter_nd_add(a, r[:, None], b)),
     "scatter_update": ("FFR>F", lambda a, b, r: tf.tensor_scatter_nd_update(a, r[:, None], b)),

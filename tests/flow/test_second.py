@@ -276,6 +276,14 @@ def test_a_target_without_a_gradient_keeps_the_reason_for_that(tmp_path: Path) -
     assert codes(path) == [(check(path).diagnostics[0].code, "Round", ["v"], [])]
 
 
+def test_variables_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.a, module.b, module.c = (tf.Variable(1.0, name=name) for name in ("w2", "w", "w"))
+    serve = tf.function(lambda: module.a**3 + module.b + module.c, input_signature=[], autograph=False)
+    tf.saved_model.save(module, str(tmp_path), serve)
+    assert {t.path: t.structure for t in check(tmp_path, order=2).targets} == {"a": "flows", "b": "none", "c": "none"}
+
+
 def test_relu_is_a_note(tmp_path: Path) -> None:
     path = saved(lambda m, x: tf.nn.relu(x * m.v) + m.w**2, tmp_path / "m")
     assert codes(path) == [("GP303", "Relu", ["v"], [])] and check(path, order=2).ok

@@ -176,6 +176,21 @@ def capturing_nothing(x: Any) -> Any:
     return tf.round(x), lambda dy: dy * 2.0
 
 
+@tf.custom_gradient
+def sliced(x: Any, y: Any) -> Any:
+    """The gradient of its first input comes by rows, that of its second is no gradient of rows or places."""
+    return tf.round(x) * y, lambda dy: (tf.IndexedSlices(tf.zeros_like(dy), tf.range(4), tf.constant([4, 3])), 2 * dy)
+
+
+def test_a_custom_gradient_by_rows_is_one_gradient(tmp_path: Path) -> None:
+    module = Program(lambda v, w: S(sliced(v * 1.0, w * 1.0)))
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve}, options=options)
+    (verdict,) = analyse(read(tmp_path))
+    answer = says(tf.saved_model.load(str(tmp_path)))
+    assert {t.name: t.state for t in verdict.targets} == answer == {"v": "zero", "w": "flows"}
+
+
 # Where a saved custom gradient stands: at the top, in a loop's body, in a branch, in a call in a body.
 PLACES: dict[str, Callable[[Any, Any], Any]] = {
     "top": lambda f, x: f(x),
