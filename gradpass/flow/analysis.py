@@ -15,10 +15,9 @@ loops use the summaries of what they run, each computed once. The pass is made t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gradpass.errors import TargetError
-from gradpass.flow.blame import Blame, blame
 from gradpass.flow.facts import (
     BRANCHES,
     LOOPS,
@@ -34,6 +33,9 @@ from gradpass.flow.facts import (
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value, collector_paused
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
+
+if TYPE_CHECKING:
+    from gradpass.flow.blame import Blame
 
 Mode = Literal["state", "structure"]
 Grad = tuple[int, int]  # results at which a tensor exists, results whose cotangent it depends on
@@ -311,7 +313,12 @@ def follow(
     followed = []
     for chosen in model.entry(entry):
         verdict, places = verdict_of(model, chosen, wrt, state, structure)
-        followed.append((verdict, blame(verdict, chosen, places, each)))
+        found = None
+        if any(target.structure != "flows" for target in verdict.targets):
+            from gradpass.flow.blame import blame  # a third of flow/, and most models are well
+
+            found = blame(verdict, chosen, places, each)
+        followed.append((verdict, found))
     return followed
 
 
@@ -338,7 +345,10 @@ def verdict_of(
     captured = [v for values in entry.captures.values() for v in values]
     everything = [*entry.inputs.values(), *captured]
     state_grads, raising = state.backward(entry.function, results, everything)
-    true_grads, _ = structure.backward(entry.function, results, everything)
+    true_grads = state_grads
+    if raising or any(judged_structure(values, state_grads) != "flows" for values in places):
+        # What flows in TensorFlow flows in the graph: only else there is something to ask.
+        true_grads, _ = structure.backward(entry.function, results, everything)
     targets = [
         Target(
             *facts[:6], judged_state(values, state_grads, bool(raising)), judged_structure(values, true_grads), facts[6]

@@ -19,6 +19,7 @@ from gradpass.program.savedmodel import Shape, shape_of
 TRAINABLE = frozenset({19, 1, 2, 8, 18, 14, 20, 21})
 FLOAT = TRAINABLE - {20, 21}
 RESOURCE = 20
+VARIANT = 21
 
 # The result says how large a tensor is, not what is in it: no value of the input reaches the output.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gradpass.flow.facts import BRANCHES, LOOPS, SHAPE_ONLY, callees, calls_itself, facts, is_float
+from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, SHAPE_ONLY, VARIANT, callees, calls_itself, facts, is_float
 from gradpass.flow.shapes import deciding
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value
 
@@ -125,7 +125,8 @@ class Frame:
             if number == FAR or self.cuts[at] == FAR:
                 continue
             for i, source in enumerate(node.inputs):
-                if i in deciding(node, value.port):
+                # Of what a list or a variable holds only the shapes decide.
+                if i in deciding(node, value.port) and source.dtype not in (RESOURCE, VARIANT):
                     yield self.number(source), at, i if is_float(source.dtype) else None
                 else:
                     yield self.values + self.number(source), at, None

@@ -181,9 +181,12 @@ class Function:
         for i, raw in enumerate(protos):
             proto = skim.Node.FromString(raw)
             node = Node(self, proto.name, kind(proto.op, *proto.attr), i)
+            linked = self._link(node, proto.input)  # before it is added: who reads itself is in no order
             self._add(self.nodes, node)
-            if not self._link(node, proto.input):
+            if not linked:
                 ahead.append((node, list(proto.input)))
+        if not ahead:
+            self._order = self.nodes  # as TensorFlow writes most
         for node, references in ahead:
             if not self._link(node, references):
                 for text in references:
@@ -285,8 +288,6 @@ class Function:
         return self._order
 
     def _sort(self) -> list[Node]:
-        if all(b.op == ARGUMENT or b.position < node.position for node in self.nodes for b in _before(node)):
-            return self.nodes  # as TensorFlow writes most
         ordered: list[Node] = []
         state = bytearray(len(self.nodes))  # 0 new, 1 open, 2 done
         for start in self.nodes:

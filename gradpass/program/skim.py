@@ -58,9 +58,13 @@ class Library:
     """The functions and registered gradients of a serialised GraphDef, each where it lies in those bytes."""
 
     def __init__(self, graph: bytes | memoryview) -> None:
-        parts = payloads(graph, 2)  # graph.proto
-        self.functions = [raw for part in parts for raw in payloads(part, 1)]  # function.proto, FunctionDefLibrary
-        self.registered_gradients = [raw for part in parts for raw in payloads(part, 3)]
+        self.functions: list[memoryview] = []
+        self.registered_gradients: list[memoryview] = []
+        found = {1: self.functions, 3: self.registered_gradients}  # function.proto, FunctionDefLibrary
+        for library in payloads(graph, 2):  # graph.proto
+            for part in wire.fields(library):
+                if part.number in found:
+                    found[part.number].append(library[part.payload : part.end])
 
 
 def payloads(message: bytes | memoryview, number: int) -> list[memoryview]:

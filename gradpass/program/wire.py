@@ -55,7 +55,11 @@ def fields(buffer: bytes | memoryview) -> Iterator[Field]:
     at = 0
     while at < len(buffer):
         start = at
-        key, at = _varint(buffer, at)
+        key = buffer[at]
+        if key < 0x80:  # nearly all are of one byte
+            at += 1
+        else:
+            key, at = _varint(buffer, at)
         wire_type = key & 7
         if wire_type == LENGTH_DELIMITED:
             length, at = _varint(buffer, at)

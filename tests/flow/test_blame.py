@@ -118,13 +118,14 @@ def rows(x: Any) -> Any:
     ("body", "ops"),
     [
         (lambda v, w: rows(tf.where(v > 0)), ["Greater"]),
+        (lambda v, w: rows(tf.where(tf.map_fn(lambda e: e * 2.0, v) > 0)), ["Greater"]),
         (lambda v, w: rows(tf.unique(v).y), ["Unique"]),
         (lambda v, w: rows(tf.exp(tf.boolean_mask(w, v > 0))), ["Greater"]),
         (lambda v, w: rows(tf.range(tf.reduce_sum(v))), ["Range"]),
         (lambda v, w: rows(tf.zeros([tf.cast(tf.reduce_sum(v), tf.int32)])), ["Cast"]),
         (lambda v, w: rows(w[: tf.argmax(v)]), ["ArgMax"]),
     ],
-    ids=["where", "unique", "mask", "range", "fill", "slice"],
+    ids=["where", "list", "unique", "mask", "range", "fill", "slice"],
 )
 def test_a_shape_that_hangs_on_data_is_severed(tmp_path: Path, body: Callable[[Any, Any], Any], ops: list[str]) -> None:
     (verdict,) = analyse(model(tmp_path / "m", body))
