@@ -140,10 +140,11 @@ def check(
     1 findings, 2 the call or the target is wrong.
     """
     from gradpass.api import check as verdict
+    from gradpass.program.graph import collector_paused
     from gradpass.report.terminal import progress
 
     selected, ignored = _codes(select), _codes(ignore)
-    with progress(f"reading {target}"):
+    with collector_paused(), progress(f"reading {target}"):
         report = verdict(target, entry=entry, wrt=wrt, order=2 if order == "2" else 1, tensorflow=tensorflow)
         report = report.filtered(selected, ignored)
     if style == "concise":
