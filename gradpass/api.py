@@ -31,8 +31,8 @@ def check(
     """The verdict on a SavedModel folder or a frozen `.pb`; imports no TensorFlow.
 
     `entry` is a signature, "all", or None for serving_default or the only one. With `order` 2 the gradient of the
-    gradients of all targets is meant. `tensorflow` ("2.19") is the version
-    whose gradients are meant, by default the one that wrote the model, or the newest known one.
+    gradients of all targets is meant. `tensorflow` ("2.19") is the version whose gradients are meant, by default the
+    one that wrote the model, or the newest known one.
     """
     from gradpass.flow import edges
     from gradpass.program import savedmodel

@@ -10,20 +10,18 @@ TensorFlow API, as nothing in gradpass/ does.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from edge_overrides import CALLS, FACTS, HINTS, RAISES
 from probe_build import Attempt, OpDef, flat
 from probe_cases import cases, nodes
 from probe_facts import Inexpressible
 from probe_ops import op_rows, registered_ops
-from probe_store import difference, layout, stale, write
+from probe_store import command
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
@@ -35,21 +33,7 @@ OPS = PACKAGE / "program" / "ops.json"
 
 def main() -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not up to date")
-    check = parser.parse_args().check
-    version = ".".join(tf.__version__.split(".")[:2])
-    files = {**layout(OPS, version, op_rows()), **layout(EDGES, version, edge_rows())}
-    old = stale(files)
-    for path in old:
-        print(f"{path.name} {'is not up to date' if check else 'written'}")
-        if check:
-            print("\n".join(difference(path, files[path])))
-    if not check:
-        write(files)
-    if not old:
-        print(f"up to date with TensorFlow {version}")
-    return 1 if check and old else 0
+    return command(__doc__, {OPS: op_rows, EDGES: edge_rows})
 
 
 def edge_rows(only: frozenset[str] | None = None) -> dict[str, Row]:

@@ -9,8 +9,7 @@ from probe_build import Attempt, OpDef, build, flat
 from tensorflow.python.eager import backprop_util
 from tensorflow.python.framework import importer, indexed_slices, ops
 
-# Ops whose value tells nothing of their input's values: a cotangent that only enters through them is not depended on.
-SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "VariableShape"})
+from gradpass.flow.shapes import SHAPE_ONLY
 
 Facts = tuple[str | None, ...]  # by input argument: None, or one character an output argument
 
@@ -34,7 +33,7 @@ def probe(op: OpDef, attempt: Attempt) -> Facts | Raised:
     """The facts of one attempt, or what the gradient function raised; Unbuilt where TensorFlow rejects the node."""
     with tf.Graph().as_default() as graph, tf.device("/CPU:0"):  # NCCL's functions want a device, whichever
         if op.HasField("deprecation"):
-            _pretend_older(op.deprecation.version - 1)
+            pretend_older(op.deprecation.version - 1)
         try:
             node = build(graph, op, attempt)
         except (ValueError, TypeError, RuntimeError, NotImplementedError, OverflowError, tf.errors.OpError) as problem:
@@ -49,7 +48,7 @@ def probe(op: OpDef, attempt: Attempt) -> Facts | Raised:
         return _by_argument(op, attempt, *answer)
 
 
-def _pretend_older(producer: int) -> None:
+def pretend_older(producer: int) -> None:
     """Marks the current graph as made by an older TensorFlow, so that it takes a deprecated op."""
     graph = tf.compat.v1.GraphDef()
     graph.node.add(name="older", op="NoOp")
@@ -60,7 +59,7 @@ def _pretend_older(producer: int) -> None:
 def _ask(node: tf.Operation, all_outputs: bool) -> tuple[list[Any], list[Any]] | Raised:
     """The marks (None, or what a cotangent is the identity of), and the gradient function's answer."""
     with tf.name_scope("gradients/"):  # TensorArray's functions look for this name
-        marks = [_mark(y) if all_outputs or backprop_util.IsTrainable(y) else None for y in node.outputs]
+        marks = [mark(y) if all_outputs or backprop_util.IsTrainable(y) else None for y in node.outputs]
         cotangents = [None if mark is None else tf.identity(mark) for mark in marks]
         try:
             result = ops.get_gradient_function(node)(node, *cotangents)
@@ -72,7 +71,7 @@ def _ask(node: tf.Operation, all_outputs: bool) -> tuple[list[Any], list[Any]] |
     return marks, gradients
 
 
-def _mark(y: tf.Tensor) -> tf.Tensor:
+def mark(y: tf.Tensor) -> tf.Tensor:
     """A fresh tensor of an output's dtype and shape; of a variant also with what it is known to hold."""
     dtype = y.dtype.base_dtype
     return tf.identity(y) if dtype == tf.variant else tf.compat.v1.placeholder(dtype, y.shape)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 from tensorflow.core.framework import op_def_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 Row = list[Any]
+Result = TypeVar("Result")
 LEFT_OUT = frozenset({"tensor", "list(tensor)", "func", "list(func)"})  # three ops have such a default, none in a model
 
 
@@ -16,6 +21,21 @@ def registered_ops() -> list[Any]:
     ops = op_def_pb2.OpList()
     ops.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
     return sorted(ops.op, key=lambda op: str(op.name))
+
+
+def in_another_process(ask: Callable[[Any], Result], ops: Iterable[Any]) -> Iterator[tuple[Any, Result | None]]:
+    """Each op with what is found about it there; None where a shape function ended that process, as some do."""
+    pool = _pool()
+    for op in ops:
+        try:
+            yield op, pool.submit(ask, op).result()
+        except BrokenProcessPool:
+            yield op, None
+            pool = _pool()
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
 
 
 def op_rows() -> dict[str, Row]:

@@ -11,7 +11,6 @@ says how a row reads.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import re
 import sys
@@ -25,34 +24,21 @@ from probe_build import Attempt, OpDef, build, flat
 from probe_edges import PACKAGE, Row, tensorflow_1_control_flow
 from probe_facts import Inexpressible, Raised, Unbuilt
 from probe_ops import registered_ops
-from probe_store import difference, layout, stale, write
+from probe_store import command
 from tensorflow.python.eager import backprop_util
 from tensorflow.python.framework import importer, ops
 
+from gradpass.flow.shapes import SHAPE_ONLY
+
 SECOND = PACKAGE / "flow" / "second.json"
 Facts = tuple[str | None, ...]  # by input argument: None, or one letter for each argument that it can depend on
-SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "VariableShape"})
 FLOATS = {t.as_datatype_enum for t in (tf.float32, tf.float64, tf.half, tf.bfloat16, tf.complex64, tf.complex128)}
 MISSING = re.compile(r"No gradient defined for operation.*\(op type: (\w+)\)")
 
 
 def main() -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not up to date")
-    check = parser.parse_args().check
-    version = ".".join(tf.__version__.split(".")[:2])
-    files = layout(SECOND, version, second_rows())
-    old = stale(files)
-    for path in old:
-        print(f"{path.name} {'is not up to date' if check else 'written'}")
-        if check:
-            print("\n".join(difference(path, files[path])))
-    if not check:
-        write(files)
-    if not old:
-        print(f"up to date with TensorFlow {version}")
-    return 1 if check and old else 0
+    return command(__doc__, {SECOND: second_rows})
 
 
 def second_rows(only: frozenset[str] | None = None) -> dict[str, Row]:

@@ -10,20 +10,16 @@ that is unknown even so (Where, Unique, StringSplit) is taken to be decided by a
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from probe_build import Attempt, OpDef, Spec, attempts, build, const, flat, hinted, shaped
-from probe_ops import registered_ops
-from probe_store import layout, stale, write
+from probe_ops import in_another_process, registered_ops
+from probe_store import command
 
 SHAPES = Path(__file__).resolve().parent.parent / "gradpass" / "flow" / "shapes.json"
 TRIES = 60  # attempts for one op
@@ -50,16 +46,7 @@ Row = dict[str, list[str]]  # output argument -> input arguments
 
 def main() -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if the file is not up to date")
-    check = parser.parse_args().check
-    version = ".".join(tf.__version__.split(".")[:2])
-    rows = shape_rows()
-    files = layout(SHAPES, version, rows)
-    old = stale(files)
-    if not check:
-        write(files)
-    return 1 if check and old else 0
+    return command(__doc__, {SHAPES: shape_rows})
 
 
 def shape_rows() -> dict[str, Row]:
@@ -68,21 +55,12 @@ def shape_rows() -> dict[str, Row]:
     They do so on attributes that nobody would give; such an op gets no row.
     """
     rows: dict[str, Row] = {}
-    pool = _pool()
-    for op in registered_ops():
-        try:
-            row = pool.submit(shape_row, op).result()
-        except BrokenProcessPool:
+    for op, row in in_another_process(shape_row, registered_ops()):
+        if row is None:
             print(f"{op.name}: its shape function ends the process, so it gets no row")
-            pool = _pool()
-            continue
-        if row:
+        elif row:
             rows[op.name] = row
     return rows
-
-
-def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
 
 
 def shape_row(op: OpDef) -> Row:

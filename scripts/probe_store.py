@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from gradpass.program import tables
 
 Rows = dict[str, Any]
+
+
+def command(about: str | None, probes: Mapping[Path, Callable[[], Rows]]) -> int:
+    """What each script that fills tables does: it writes them, or with --check compares; the exit status."""
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not up to date")
+    check = parser.parse_args().check
+    version = ".".join(tf.__version__.split(".")[:2])
+    files = {part: text for path, probe in probes.items() for part, text in layout(path, version, probe()).items()}
+    old = stale(files)
+    for path in old:
+        print(f"{path.name} {'is not up to date' if check else 'written'}")
+        if check:
+            print("\n".join(difference(path, files[path])))
+    if not check:
+        write(files)
+    if not old:
+        print(f"up to date with TensorFlow {version}")
+    return 1 if check and old else 0
 
 
 def layout(path: Path, version: str, rows: Rows) -> dict[Path, str]:

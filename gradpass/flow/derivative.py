@@ -94,8 +94,7 @@ def derivatives(node: Node) -> Derivatives:
 
 
 def _derivatives(node: Node) -> Derivatives:
-    written_by = ".".join(node.function.program.tensorflow.split(".")[:2])
-    facts = table(written_by if written_by in versions() else None).edges(node.op, node.attr)
+    facts = table(tables.fitting(_PATH, node.function.program.tensorflow)).edges(node.op, node.attr)
     if facts is None:
         raise TargetError(
             f"nothing is known of the second derivative of {node.op} (`{node.name}`); leave --order 2 out"
@@ -104,10 +103,10 @@ def _derivatives(node: Node) -> Derivatives:
     assert signature is not None
     inputs = [count for _, count in opdefs.arity(signature.inputs, node.attr)]
     outputs = [count for _, count in opdefs.arity(signature.outputs, node.attr)]
+    groups: tuple[tuple[Source, list[int]], ...] = (("input", inputs), ("output", outputs), ("cotangent", outputs))
     sources: list[tuple[Source, int, int]] = []  # where it is, its first flat place, how many
-    for source, counts in (("input", inputs), ("output", outputs), ("cotangent", outputs)):
-        starts = accumulate([0, *counts[:-1]])
-        sources += [(source, start, count) for start, count in zip(starts, counts, strict=False)]  # type: ignore[misc]
+    for source, counts in groups:
+        sources += [(source, start, count) for start, count in zip(accumulate([0, *counts]), counts, strict=False)]
     flat: list[Derivative | None] = []
     for fact, count in zip(facts, inputs, strict=True):
         for place in range(count):

@@ -131,8 +131,7 @@ def table(version: str | None = None) -> EdgeTable:
 @cache
 def table_for(written_by: str) -> EdgeTable:
     """The table of the TensorFlow that wrote a SavedModel ("2.18.1"), or the newest where there is none of that one."""
-    version = ".".join(written_by.split(".")[:2])
-    return table(version if version in versions() else None)
+    return table(tables.fitting(_PATH, written_by))
 
 
 def changes(old: str, new: str) -> list[str]:

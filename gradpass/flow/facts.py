@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.errors import TargetError
 from gradpass.flow import edges, process
-from gradpass.flow.shapes import deciding
+from gradpass.flow.shapes import SHAPE_ONLY, deciding
 from gradpass.program import opdefs
-from gradpass.program.graph import ARGUMENT, CALLS, Function, Kind, Node, Program, Value
+from gradpass.program.graph import ARGUMENT, CALLS, CustomGradient, Function, Kind, Node, Program, Value
 from gradpass.program.savedmodel import Shape, shape_of
 
 # tensorflow/python/ops/... gradients follow only these (`backprop_util.IsTrainable`): half, float, double, complex64,
@@ -21,8 +21,6 @@ FLOAT = TRAINABLE - {20, 21}
 RESOURCE = 20
 VARIANT = 21
 
-# The result says how large a tensor is, not what is in it: no value of the input reaches the output.
-SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs", "Empty"})
 GIVEN_SHAPE = frozenset({"BroadcastTo", "EnsureShape", "Fill", "Reshape"})  # whatever else they read
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
@@ -58,7 +56,8 @@ class Facts(NamedTuple):
     exists. `error` is what it raises in these two cases, None where it is a LookupError for want of any function.
     `handed` are the inputs that get the very cotangent of their own output: none where none comes for it. TensorFlow
     makes zeros of it only for an output of a trainable dtype. `captures` tells that the gradient function reads tensors
-    of the function where the op stands. `apart` tells that each output is computed from its own input only.
+    of the function where the op stands. `apart` tells that each output is computed from its own input only. `custom`
+    is the gradient that the file brings along, or tells that this process has one.
     """
 
     registered: bool
@@ -68,6 +67,7 @@ class Facts(NamedTuple):
     handed: frozenset[int] = frozenset()
     captures: bool = False
     apart: bool = False
+    custom: CustomGradient | Literal["process"] | None = None
 
 
 def callees(node: Node) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ def _of_process(node: Node) -> Facts:
         return Facts(False, nothing)
     if found.error is not None:
         return Facts(False, nothing, error=found.error)
-    return Facts(True, nothing if found.rows is None else found.rows)
+    return Facts(True, nothing if found.rows is None else found.rows, custom="process")
 
 
 def wants_handle(node: Node) -> bool:
@@ -172,16 +172,19 @@ def wants_handle(node: Node) -> bool:
     own shape, that of a scalar, for the variable's.
     """
     if node.op == "ResourceGatherNd":
-        indices = _inferred_shape(node.inputs[1])
+        indices = inferred_shape(node.inputs[1])
         return bool(indices and indices[-1])
     if node.op.startswith("ResourceScatterNd"):
-        indices, updates = _inferred_shape(node.inputs[1]), _inferred_shape(node.inputs[2])
+        indices, updates = inferred_shape(node.inputs[1]), inferred_shape(node.inputs[2])
         return indices is not None and updates is not None and len(updates) > len(indices) - 1
     return False
 
 
-def _inferred_shape(value: Value) -> Shape:
-    """The recorded shape, None where TensorFlow infers none: it does not know those of variables that are read here."""
+def inferred_shape(value: Value) -> Shape:
+    """The recorded shape, None where TensorFlow infers none: it does not know those of variables that are read here.
+
+    So it is where `analysis.Context.handles` is not.
+    """
     todo, seen = [value.node], {value.node}
     while todo:
         node = todo.pop()
@@ -280,7 +283,7 @@ def _custom(program: Program, op_type: str, node: Node) -> Facts:
         tuple(sorted(reached[at])) if width else None for at, width in zip(places, custom.widths, strict=False)
     )
     rows = rows[: len(node.inputs)] + (None,) * (len(node.inputs) - len(rows))
-    return Facts(True, rows, captures=custom.captures)
+    return Facts(True, rows, captures=custom.captures, custom=custom)
 
 
 def dependencies(function: Function) -> list[set[int]]:

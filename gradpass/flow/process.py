@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.types_pb2 import DT_VARIANT
 
+from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.program.graph import Node, Value
 
 if TYPE_CHECKING:
@@ -28,17 +29,25 @@ GENERATED = re.compile(r"CustomGradient-\d+")
 
 
 class Answer(NamedTuple):
-    """What a registered gradient answers: rows, or None where it is marked not differentiable; or what it raised."""
+    """What a registered gradient answers: rows, or None where it is marked not differentiable; or what it raised.
+
+    `slices` are the inputs whose gradient is tf.IndexedSlices, `nested` those of which the values are so, too.
+    """
 
     rows: Rows | None
     error: str | None = None
+    slices: frozenset[int] = frozenset()
+    nested: frozenset[int] = frozenset()
 
 
-def answer(node: Node, shapes: Callable[[Value], Any], live: bool) -> Answer | None:
+def answer(
+    node: Node, shapes: Callable[[Value], Any], live: bool, slices: frozenset[int] = frozenset()
+) -> Answer | None:
     """What the gradient that this process has for a node answers; None where it has none.
 
     `shapes` gives the shape that is recorded of an input, or None. `live` tells whether the node was traced in this
-    process, so that a made-up name means the function that it meant then.
+    process, so that a made-up name means the function that it meant then. `slices` are the outputs whose cotangent is
+    to be tf.IndexedSlices.
     """
     if "tensorflow" not in sys.modules:
         return None
@@ -50,7 +59,7 @@ def answer(node: Node, shapes: Callable[[Value], Any], live: bool) -> Answer | N
         function = _lookup(name)
     except LookupError:
         return None
-    return Answer(None) if function is None else _probe(node, function, shapes)
+    return Answer(None) if function is None else _probe(node, function, shapes, slices)
 
 
 def _lookup(name: str) -> Any:
@@ -61,7 +70,7 @@ def _lookup(name: str) -> Any:
     return ops.gradient_registry.lookup(name)
 
 
-def _probe(node: Node, function: Any, shapes: Callable[[Value], Any]) -> Answer:
+def _probe(node: Node, function: Any, shapes: Callable[[Value], Any], slices: frozenset[int]) -> Answer:
     """Calls a gradient function on a copy of the node whose inputs are placeholders."""
     import tensorflow as tf
 
@@ -71,8 +80,9 @@ def _probe(node: Node, function: Any, shapes: Callable[[Value], Any]) -> Answer:
         copy = _copy(node, shapes)
         marks = [tf.identity(y) if y.dtype == tf.variant else tf.compat.v1.placeholder(y.dtype, y.shape)
                  for y in copy.outputs]  # fmt: skip
+        cotangents = [_slices(mark) if i in slices else mark for i, mark in enumerate(marks)]
         try:
-            result = function(copy, *marks)
+            result = function(copy, *cotangents)
         except Exception as problem:  # whatever the user's function raises is the answer: TensorFlow's user sees it too
             found.append(Answer(None, f"{type(problem).__name__}: {str(problem).partition(chr(10))[0]}"))
             return
@@ -81,11 +91,22 @@ def _probe(node: Node, function: Any, shapes: Callable[[Value], Any]) -> Answer:
             found.append(Answer(None, f"ValueError: {len(gradients)} gradients for {len(node.inputs)} inputs"))
             return
         places = {mark.ref(): i for i, mark in enumerate(marks)}
-        found.append(Answer(tuple(_reached(gradient, places) for gradient in gradients)))
+        rows = tuple(_reached(gradient, places) for gradient in gradients)
+        sliced = {i: gradient for i, gradient in enumerate(gradients) if isinstance(gradient, tf.IndexedSlices)}
+        nested = frozenset(i for i, gradient in sliced.items() if isinstance(gradient.values, tf.IndexedSlices))
+        found.append(Answer(rows, None, frozenset(sliced), nested))
 
     # A traced function, not a plain graph: a custom gradient captures what its own function computed before.
     tf.function(trace, autograph=False).get_concrete_function()
     return found[-1]
+
+
+def _slices(mark: tf.Tensor) -> tf.IndexedSlices:
+    """All rows of a cotangent, as slices."""
+    import tensorflow as tf
+
+    shape = tf.shape(mark)
+    return tf.IndexedSlices(mark, tf.range(shape[0]), shape)
 
 
 def _copy(node: Node, shapes: Callable[[Value], Any]) -> tf.Operation:
@@ -118,11 +139,9 @@ def _reached(gradient: Any, places: dict[Any, int]) -> tuple[int, ...] | None:
     """The outputs whose cotangent a gradient is computed from; None where there is none."""
     import tensorflow as tf
 
-    from gradpass.flow.facts import SHAPE_ONLY
-
     if gradient is None:
         return None
-    if isinstance(gradient, tf.IndexedSlices):
+    while isinstance(gradient, tf.IndexedSlices):
         gradient = gradient.values
     todo = [gradient]
     seen = {gradient.ref()}

@@ -11,7 +11,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gradpass.flow.facts import BRANCHES, LOOPS, SHAPE_ONLY, callees, is_float
+from gradpass.flow.facts import BRANCHES, LOOPS, callees, is_float
+from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.flow.ways import FAR, Frame, Inner, severed
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Node
 

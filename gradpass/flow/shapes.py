@@ -1,6 +1,7 @@
-"""Tells which inputs' values decide the shape of an op's output: a count by `shape(where(x > 0))[0]` depends on x.
+"""Tells what shapes hang on: a count by `shape(where(x > 0))[0]` depends on x, one by `shape(x)[0]` does not.
 
-`shapes.json` is written by `scripts/probe_shapes.py` from TensorFlow's shape inference.
+`shapes.json` has for the outputs of an op the inputs whose values decide their shape. It is written by
+`scripts/probe_shapes.py` from TensorFlow's shape inference.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from gradpass.program import opdefs, tables
 from gradpass.program.graph import Node
 
 PATH = Path(__file__).with_name("shapes.json")
+
+# The result says how large a tensor is, not what is in it: no value of the input reaches the output.
+SHAPE_ONLY = frozenset(
+    {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "VariableShape", "BroadcastGradientArgs", "Empty"}
+)
 
 
 def deciding(node: Node, port: int) -> frozenset[int]:

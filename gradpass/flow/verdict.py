@@ -48,10 +48,10 @@ class Cut:
     `function` is None for a node of the top-level graph. `stack` names the call nodes from the entry down to
     `function`.
     `inputs` are the data inputs at which gradients are severed. `starves` holds indices into `EntryVerdict.targets`;
-    `path` the shortest way from the first of them to the loss,
-    through this op, as node names (target name first, output name last). `error` says what the op's gradient function
-    raises, where there is one. `derivative` says that not the op but its derivative severs gradients of order 2: the op
-    that the derivative is made of and that has none (or the error), or ZEROS where the derivative is constant.
+    `path` the shortest way from the first of them to the loss, through this op, as node names (target name first,
+    output name last). `error` says what the op's gradient function raises, where there is one. `derivative` says that
+    not the op but its derivative severs gradients of order 2: the op that the derivative is made of and that has none
+    (or the error), or ZEROS where the derivative is constant.
     """
 
     op: str

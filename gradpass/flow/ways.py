@@ -16,8 +16,8 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, SHAPE_ONLY, VARIANT, callees, calls_itself, facts, is_float
-from gradpass.flow.shapes import deciding
+from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, VARIANT, callees, calls_itself, facts, is_float
+from gradpass.flow.shapes import SHAPE_ONLY, deciding
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value
 
 Cost = tuple[int, float]  # cuts and hops; hops are exact up to 2**53

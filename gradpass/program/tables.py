@@ -49,6 +49,13 @@ def read(path: Path, version: str | None = None) -> Table:
     return Table(version, {op: row for op, row in sorted({**base.rows, **changed}.items()) if row is not None})
 
 
+@cache
+def fitting(path: Path, written_by: str) -> str | None:
+    """The version whose rows hold for a file that a TensorFlow wrote ("2.18.1"); None, the newest, if none does."""
+    version = ".".join(written_by.split(".")[:2])
+    return version if version in versions(path) else None
+
+
 def part_path(path: Path, version: str) -> Path:
     """Where it stands what differs in an older version."""
     return path.with_name(f"{path.stem}-{version}.json")

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradpass.flow.analysis import dtype_name
-from gradpass.flow.facts import SHAPE_ONLY, callees, facts, is_float, trainable
+from gradpass.flow.facts import callees, facts, is_float, trainable
+from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
 from gradpass.rules.base import Rule, by_op

@@ -9,8 +9,6 @@ QUESTIONS is a JSON list of the paths of variables in the object graph. What is 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from functools import reduce
 from pathlib import Path
@@ -21,28 +19,16 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import unroll as unrolling
-from benchmarks.oracle import captured, dense, reached, value_of
-from benchmarks.unroll import registered, unroll
+from benchmarks.oracle import dense, reached, value_of
 from gradpass.crosscheck.load import load_plain
-from gradpass.program import savedmodel
-from tests.flow.truth import DRAWS, MOVE, RAISED
+from tests.flow.truth import DRAWS, MOVE, RAISED, differentiated, inlined, told, trainable, unchanged
 
 Answers = dict[str, dict[str, list[str]]]
 
 
 def ask(path: Path) -> Answers:
     """TensorFlow's answers for all trainable variables of a SavedModel, of a fresh process."""
-    asked = [v.path for v in savedmodel.read(path).variables.values() if v.trainable]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.flow.second_truth", str(path)],
-        input=json.dumps(asked),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answers: Answers = json.loads(done.stdout)
+    answers: Answers = told("tests.flow.second_truth", trainable(path), str(path))
     return answers
 
 
@@ -52,12 +38,8 @@ def answers(path: Path, paths: list[str]) -> Answers:
     targets = [reduce(getattr, asked.split("/"), loaded.root) for asked in paths]
     functions = loaded.root.signatures
     structures = {name: structure(function, targets) for name, function in functions.items()}
-    everything = list({id(v): v for function in functions.values() for v in function.variables}.values())
-    saved = [variable.numpy() for variable in everything]
     answer = {}
-    for name, function in functions.items():
-        for variable, value in zip(everything, saved, strict=True):
-            variable.assign(value)
+    for name, function in unchanged(functions):
         states = state(function, targets)
         answer[name] = {path: [*both] for path, *both in zip(paths, states, structures[name], strict=True)}
     return answer
@@ -114,22 +96,8 @@ def structure(function: Any, targets: list[tf.Variable]) -> list[str]:
 
 
 def _structure(function: Any, targets: list[tf.Variable]) -> list[str]:
-    variables = {id(variable.handle): variable for variable in function.variables}
     with tf.Graph().as_default() as graph:
-        here: dict[int, tf.Variable] = {}
-        placed: dict[Any, tf.Tensor] = {}
-        for outer, inner in captured(function):
-            like = variables.get(id(outer))
-            if like is None:
-                placed[inner.ref()] = tf.compat.v1.placeholder(inner.dtype, inner.shape)
-                continue
-            if id(like) not in here:
-                here[id(like)] = tf.compat.v1.get_variable(f"v{len(here)}", like.shape, like.dtype, use_resource=True)
-            placed[inner.ref()] = here[id(like)].handle
-        for given in function.inputs[: len(function.inputs) - len(function.captured_inputs)]:
-            placed[given.ref()] = tf.compat.v1.placeholder(given.dtype, given.shape)
-        unroll(function.graph.get_operations(), placed)
-        ys = [placed[y.ref()] for y in function.outputs if y.dtype.is_floating]
+        ys, here, _ = inlined(function)
         used = [i for i, target in enumerate(targets) if id(target) in here]
         xs = [here[id(targets[i])] for i in used]
         gradients, seeds = differentiated(graph, ys, xs)
@@ -140,13 +108,6 @@ def _structure(function: Any, targets: list[tf.Variable]) -> list[str]:
             starts = [{seed.ref() for seed in group} for group in (seeds, more)]
             answer[i] = "flows" if all(reached(value_of(gradient), start) for start in starts) else "zero"
     return answer
-
-
-def differentiated(graph: tf.Graph, ys: list[tf.Tensor], xs: list[Any]) -> tuple[list[Any], list[tf.Tensor]]:
-    """Gradients and the cotangents that they are for."""
-    seeds = [tf.compat.v1.placeholder(y.dtype, y.shape) for y in ys]
-    cut = [y for op in graph.get_operations() if op.inputs and not registered(op) for y in op.outputs]
-    return (tf.gradients(ys, xs, seeds, stop_gradients=cut) if ys else [None] * len(xs)), seeds
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ from gradpass.crosscheck.load import load_plain
 from gradpass.program import savedmodel
 
 DRAWS = 12
-RAISED = (LookupError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError)
+# What TensorFlow raises in the making of gradients; InternalError where a function is to give back slices in slices.
+RAISED = (
+    LookupError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError, tf.errors.InternalError,
+)  # fmt: skip
 MOVE = 0.3  # how far the weights move between draws
 Answers = dict[str, dict[str, list[str]]]
 SHAPE = [4, 3]
@@ -78,18 +81,28 @@ def save(path: Path, bodies: Mapping[str, Body], **options: Any) -> Path:
 
 def ask(*models: Path) -> list[Answers]:
     """TensorFlow's answers for the trainable variables that some signature captures, all of one fresh process."""
-    paths = {str(path): [v.path for v in savedmodel.read(path).variables.values() if v.trainable] for path in models}
+    paths = {str(path): trainable(path) for path in models}
+    answers = told("tests.flow.truth", paths, *paths)
+    return [answers[path] for path in paths]
+
+
+def trainable(path: Path) -> list[str]:
+    """The paths of the trainable variables of a SavedModel."""
+    return [v.path for v in savedmodel.read(path).variables.values() if v.trainable]
+
+
+def told(module: str, questions: Any, *arguments: str) -> Any:
+    """What a module says in a process of its own, JSON in and out."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.flow.truth", *paths],
-        input=json.dumps(paths),
+        [sys.executable, "-m", module, *arguments],
+        input=json.dumps(questions),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    answers = json.loads(done.stdout)
-    return [answers[path] for path in paths]
+    return json.loads(done.stdout)
 
 
 def answers(path: Path, paths: list[str]) -> Answers:
@@ -107,16 +120,22 @@ def answers(path: Path, paths: list[str]) -> Answers:
     targets = [found[asked] for asked in paths]
     # First of all: a function that has been differentiated has other outputs.
     structures = {name: structure(function, targets) for name, function in functions.items() if not old}
-    everything = list({id(v): v for function in functions.values() for v in function.variables}.values())
-    saved = [variable.numpy() for variable in everything]
     answer = {}
-    for name, function in functions.items():
-        for variable, value in zip(everything, saved, strict=True):
-            variable.assign(value)
+    for name, function in unchanged(functions):
         states = unrun(function, targets) if python(function) else state(function, targets)
         both = zip(states, structures[name], strict=True) if not old else ([state] for state in states)
         answer[name] = {path: [*said] for path, said in zip([*paths, X], both, strict=True)}
     return answer
+
+
+def unchanged(functions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Signatures by name, each with all variables as they were loaded."""
+    everything = list({id(v): v for function in functions.values() for v in function.variables}.values())
+    saved = [variable.numpy() for variable in everything]
+    for name, function in functions.items():
+        for variable, value in zip(everything, saved, strict=True):
+            variable.assign(value)
+        yield name, function
 
 
 def state(function: Any, targets: list[tf.Variable]) -> list[str]:
@@ -177,29 +196,41 @@ def differentiate(
 
 def structure(function: Any, targets: list[tf.Variable]) -> list[str]:
     """What `tf.gradients` gives on the inlined graph, an op without a registered gradient being a cut."""
-    variables = {id(variable.handle): variable for variable in function.variables}
     with tf.Graph().as_default() as graph:
-        here: dict[int, tf.Variable] = {}
-        placed: dict[Any, tf.Tensor] = {}
-        for outer, inner in captured(function):
-            like = variables.get(id(outer))
-            if like is None:
-                placed[inner.ref()] = tf.compat.v1.placeholder(inner.dtype, inner.shape)
-                continue
-            if id(like) not in here:
-                here[id(like)] = tf.compat.v1.get_variable(f"v{len(here)}", like.shape, like.dtype, use_resource=True)
-            placed[inner.ref()] = here[id(like)].handle
-        x = placed[function.inputs[0].ref()] = tf.compat.v1.placeholder(tf.float32, SHAPE)
-        unroll(function.graph.get_operations(), placed)
-        outputs = [placed[y.ref()] for y in function.outputs if y.dtype.is_floating]
-        seeds = [tf.compat.v1.placeholder(y.dtype, y.shape) for y in outputs]
-        cut = [y for op in graph.get_operations() if op.inputs and not registered(op) for y in op.outputs]
+        outputs, here, (x,) = inlined(function)
         used = [i for i, target in enumerate(targets) if id(target) in here and target.dtype.is_floating]
-        found = tf.gradients(outputs, [*(here[id(targets[i])] for i in used), x], seeds, stop_gradients=cut)
+        found, seeds = differentiated(graph, outputs, [*(here[id(targets[i])] for i in used), x])
     answer = ["none"] * (len(targets) + 1)
     for i, gradient in zip([*used, -1], found, strict=True):
         answer[i] = judged(gradient, seeds)
     return answer
+
+
+def inlined(function: Any) -> tuple[list[tf.Tensor], dict[int, tf.Variable], list[tf.Tensor]]:
+    """The float outputs of a signature in the default graph; a variable there for each one by id; and its inputs."""
+    variables = {id(variable.handle): variable for variable in function.variables}
+    here: dict[int, tf.Variable] = {}
+    placed: dict[Any, tf.Tensor] = {}
+    for outer, inner in captured(function):
+        like = variables.get(id(outer))
+        if like is None:
+            placed[inner.ref()] = tf.compat.v1.placeholder(inner.dtype, inner.shape)
+            continue
+        if id(like) not in here:
+            here[id(like)] = tf.compat.v1.get_variable(f"v{len(here)}", like.shape, like.dtype, use_resource=True)
+        placed[inner.ref()] = here[id(like)].handle
+    given = function.inputs[: len(function.inputs) - len(function.captured_inputs)]
+    placed.update((value.ref(), tf.compat.v1.placeholder(value.dtype, value.shape)) for value in given)
+    unroll(function.graph.get_operations(), placed)
+    outputs = [placed[y.ref()] for y in function.outputs if y.dtype.is_floating]
+    return outputs, here, [placed[value.ref()] for value in given]
+
+
+def differentiated(graph: tf.Graph, ys: list[tf.Tensor], xs: list[Any]) -> tuple[list[Any], list[tf.Tensor]]:
+    """Gradients, ops without one being cuts, and the cotangents that they are for."""
+    seeds = [tf.compat.v1.placeholder(y.dtype, y.shape) for y in ys]
+    cut = [y for op in graph.get_operations() if op.inputs and not registered(op) for y in op.outputs]
+    return (tf.gradients(ys, xs, seeds, stop_gradients=cut) if ys else [None] * len(xs)), seeds
 
 
 def judged(gradient: Any, seeds: list[tf.Tensor]) -> str:
