@@ -118,7 +118,7 @@ def judge(model: savedmodel.Model, entry: str) -> EntryVerdict | str:
     """The verdict on an entry, or where gradpass broke: that is an answer, too, and a wrong one."""
     try:
         return verdict_of(model, model.entries[entry], "both", Analysis("state"), Analysis("structure"))[0]
-    except Exception as error:
+    except Exception as error:  # whatever breaks is told as a disagreement, with its place
         return broken(error)
 
 
@@ -131,7 +131,7 @@ def blamed(model: savedmodel.Model, entry: str) -> tuple[dict[str, str] | str, d
     """Whether each target that has no true gradient is told why: cut by an op, or not connected."""
     try:
         (verdict,) = analyse(model, entry, "both")
-    except Exception as error:
+    except Exception as error:  # as in `judge`
         return broken(error), {"": Answer("named", "blame")}
     if not verdict.float_outputs:
         return {}, {}  # that is the cause, and it has a code of its own

@@ -38,7 +38,11 @@ DRAWS = 4
 WHOLE = 2  # ids, masks and segments: all models of the zoo take any whole numbers below this
 UNKNOWN = 2  # what stands for a size that the signature leaves open
 MOVE = 0.3  # how far the weights move between draws, relative to their spread
-RAISED = (LookupError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError)
+# What TensorFlow raises in the making of gradients; the last two where a function is to give back slices in slices.
+RAISED = (
+    LookupError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError,
+    tf.errors.InternalError, tf.errors.InvalidArgumentError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def results(op: tf.Operation, inputs: list[tf.Tensor], placed: Placed) -> list[t
     )
     if CUSTOM in kept and registered(op):
         new._gradient_function = borrowed(op, placed)
+    elif registered(new):
+        new._gradient_function = taking_tensors(get_gradient_function(new))
     return list(new.outputs)
 
 
@@ -151,6 +153,13 @@ def merged(cases: list[list[tf.Tensor]]) -> list[tf.Tensor]:
         case[0] if all(value is case[0] for value in case) else tf.raw_ops.Merge(inputs=list(case)).output
         for case in zip(*cases, strict=True)
     ]
+
+
+def taking_tensors(gradient: Any) -> Any:
+    """A gradient function that is given no tf.IndexedSlices, on which some raise: they say nothing of what depends."""
+    if gradient is None:
+        return None
+    return lambda op, *given: gradient(op, *(None if v is None else tf.convert_to_tensor(v) for v in given))
 
 
 def borrowed(op: tf.Operation, placed: Placed) -> Callable[..., list[tf.Tensor | None]]:

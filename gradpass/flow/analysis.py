@@ -14,14 +14,14 @@ loops use the summaries of what they run, each computed once. The pass is made t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from gradpass.errors import TargetError
 from gradpass.flow.facts import (
     BRANCHES,
     LOOPS,
     RESOURCE,
+    Facts,
     callees,
     calls_itself,
     facts,
@@ -30,7 +30,22 @@ from gradpass.flow.facts import (
     trainable,
     wants_handle,
 )
+from gradpass.flow.slices import DENSE, NESTED, Given, Slices, given_slices, makes_slices
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
+from gradpass.flow.walk import (
+    CALLED,
+    NONE,
+    NOTHING,
+    NOWHERE,
+    Context,
+    Forms,
+    Grad,
+    Places,
+    Raising,
+    Summary,
+    Walk,
+    join,
+)
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value, collector_paused
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
 
@@ -38,46 +53,11 @@ if TYPE_CHECKING:
     from gradpass.flow.blame import Blame
 
 Mode = Literal["state", "structure"]
-Grad = tuple[int, int]  # results at which a tensor exists, results whose cotangent it depends on
 Grouped = dict[Grad, int]
-NOTHING: Grad = (0, 0)
 CAPTURES = "TypeError or AssertionError, since in a loaded loop or branch it cannot reach the tensors that it captured"
 UNSHAPED = "ValueError, since the shape of its variable is not known in a loaded loop or branch"
 HANDLES = "ValueError, since the shape of a variable that only one branch uses is not known in a loaded loop"
-
-
-def join(a: Grad, b: Grad) -> Grad:
-    """The sum of two gradients."""
-    return a[0] | b[0], a[1] | b[1]
-
-
-class Context(NamedTuple):
-    """What TensorFlow knows where a function runs: less in a loaded loop body or branch than in one that is called.
-
-    `handles` tells whether it knows the shapes behind the function's resources: in a loaded concrete function it does,
-    in a loaded loop body not. `inner` is a loaded body or branch, where a custom gradient cannot reach the tensors that
-    it captured.
-    """
-
-    handles: bool = True
-    inner: bool = False
-
-    def inside(self, node: Node) -> Context:
-        """The context of the functions that a node of this one runs."""
-        if node.function.program.origin == "live" or not (node.op in LOOPS or node.op in BRANCHES):
-            return CALLED
-        return Context(self.handles and node.op in BRANCHES, True)
-
-
-CALLED = Context()
-
-
-@dataclass
-class Summary:
-    """What a function's backward pass gives each argument, and the ops (with the calls down to them) that raise."""
-
-    arguments: list[Grad]
-    raising: list[tuple[tuple[str, ...], Node]] = field(default_factory=list)
+UNEQUAL = "TypeError, since the gradient of one branch puts tf.IndexedSlices into each other and another's does not"
 
 
 class Analysis:
@@ -85,12 +65,12 @@ class Analysis:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self._summaries: dict[tuple[str, Context], Summary] = {}
-        self._open: set[tuple[str, Context]] = set()
+        self._summaries: dict[tuple[str, Context, Places], Summary] = {}
+        self._open: set[tuple[str, Context, Places]] = set()
 
-    def summary(self, function: Function, context: Context = CALLED) -> Summary:
-        """The summary of a function whose trainable results all may be asked."""
-        key = (function.name or "", context if self.mode == "state" else CALLED)
+    def summary(self, function: Function, context: Context = CALLED, come: Places = NOWHERE) -> Summary:
+        """The summary of a function whose trainable results all may be asked; the cotangents of `come` are slices."""
+        key = (function.name or "", context if self.mode == "state" else CALLED, come)
         known = self._summaries.get(key)
         if known is not None:
             return known
@@ -99,41 +79,42 @@ class Analysis:
         self._open.add(key)
         asked = [v if trainable(v.dtype) else None for v in function.results]
         targets = [a.output(0) for a in function.arguments]
-        grads, raising = self.backward(function, asked, targets, key[1])
+        walk = self.backward(function, asked, targets, key[1], come)
         if key[1].inner:
-            raising += [((), node) for node in function.nodes if wants_handle(node)]
-        result = Summary([grads.get(v, NOTHING) for v in targets], raising)
+            walk.raising += [Raising((), node, UNSHAPED) for node in function.nodes if wants_handle(node)]
+        result = Summary([walk.grads.get(v, NOTHING) for v in targets], walk.forms(targets), walk.raising)
         self._open.discard(key)
         self._summaries[key] = result
         return result
 
     def backward(
-        self, function: Function, results: list[Value | None], targets: list[Value], context: Context = CALLED
-    ) -> tuple[dict[Value, Grad], list[tuple[tuple[str, ...], Node]]]:
+        self,
+        function: Function,
+        results: list[Value | None],
+        targets: list[Value],
+        context: Context = CALLED,
+        come: Places = NOWHERE,
+    ) -> Walk:
         """Gradients of all values for cotangents of `results` (bit i: the i-th), and the ops that raise on the way."""
-        grads: dict[Value, Grad] = {}
+        walk = Walk(function, context, {})
         for i, value in enumerate(results):
-            if value is not None:
-                grads[value] = join(grads.get(value, NOTHING), (1 << i, 1 << i))
+            if value is not None and i in come:
+                walk.give_slices(value, (1 << i, 1 << i), None)
+            elif value is not None:
+                walk.give(value, (1 << i, 1 << i))
         reached = self._reached(function, targets)
         cyclic = any(node.op in BACK_EDGE for node in function.nodes)
         while True:
-            before = dict(grads) if cyclic else {}
-            raising: list[tuple[tuple[str, ...], Node]] = []
-            self._sweep(function, reached, context, grads, raising)
-            if not cyclic or grads == before:
-                return grads, raising
+            before = dict(walk.grads) if cyclic else {}
+            walk.raising = []
+            self._sweep(walk, reached)
+            if not cyclic or walk.grads == before:
+                return walk
 
-    def _sweep(
-        self,
-        function: Function,
-        reached: set[Node],
-        context: Context,
-        grads: dict[Value, Grad],
-        raising: list[tuple[tuple[str, ...], Node]],
-    ) -> None:
-        """One walk from the results to the arguments. Around the back edges of a TF1 loop it takes several."""
-        for node in reversed(function.order()):
+    def _sweep(self, walk: Walk, reached: set[Node]) -> None:
+        """From the results to the arguments. Around the back edges of a TF1 loop it takes several of these."""
+        grads = walk.grads
+        for node in reversed(walk.function.order()):
             if node not in reached:
                 continue
             asked = 0
@@ -144,7 +125,7 @@ class Analysis:
                 asked |= grad[0]
             # A target's own node is not asked (gradients_util `_StopOps`): nothing that it reads leads to a target.
             if asked and any(v.node in reached for v in node.inputs):
-                self._node(node, outs, asked, context, grads, raising)
+                self._node(walk, node, outs, asked)
 
     def _reached(self, function: Function, targets: list[Value]) -> set[Node]:
         """The nodes that depend on a target along trainable dtypes (gradients_util `_MarkReachedOps`)."""
@@ -159,33 +140,42 @@ class Analysis:
             if len(reached) == before or not any(node.op in BACK_EDGE for node in function.nodes):
                 return reached
 
-    def _node(
-        self,
-        node: Node,
-        outs: list[Grad],
-        asked: int,
-        context: Context,
-        grads: dict[Value, Grad],
-        raising: list[tuple[tuple[str, ...], Node]],
-    ) -> None:
+    def _node(self, walk: Walk, node: Node, outs: list[Grad], asked: int) -> None:
         """Adds what one node's gradient gives its inputs."""
         names = callees(node)
         if names:
-            given = self._functional(node, names, outs, asked, context, raising)
+            given, forms = self._functional(walk, node, names, outs, asked)
         else:
             fact = facts(node)
-            lost = not fact.static or (fact.captures and context.inner)
-            if not fact.registered or (self.mode == "state" and lost):
-                raising.append(((), node))
+            if not fact.registered:
+                walk.raising.append(Raising((), node, fact.error))
                 return
+            forms = NONE
+            if self.mode == "state":
+                error = fact.error if not fact.static else CAPTURES if fact.captures and walk.context.inner else None
+                if error is None:
+                    forms, error = self._forms(walk, node, fact)
+                if error is not None:
+                    walk.raising.append(Raising((), node, error))
+                    return
             given = [self._edge(row, outs, asked) for row in fact.rows]
             for i in fact.handed:
                 if not trainable(node.inputs[i].dtype):
                     given[i] = _at(outs, fact.rows[i])
-        for value, grad in zip(node.inputs, given, strict=True):
+        for i, (value, grad) in enumerate(zip(node.inputs, given, strict=True)):
             if grad[0]:
-                others = grads.get(value)
-                grads[value] = grad if others is None else join(others, grad)
+                if i in forms:
+                    walk.give_slices(value, grad, forms[i])
+                else:
+                    walk.give(value, grad)
+
+    @staticmethod
+    def _forms(walk: Walk, node: Node, fact: Facts) -> Given:
+        """In which form the gradients of a node's inputs come."""
+        came = walk.forms(node.used_outputs)
+        if came or makes_slices(node, fact):
+            return given_slices(node, fact, came, walk.context.handles)
+        return DENSE
 
     @staticmethod
     def _edge(row: tuple[int, ...] | None, outs: list[Grad], asked: int) -> Grad:
@@ -201,28 +191,25 @@ class Analysis:
         return asked, flow
 
     def _functional(
-        self,
-        node: Node,
-        names: tuple[str, ...],
-        outs: list[Grad],
-        asked: int,
-        context: Context,
-        raising: list[tuple[tuple[str, ...], Node]],
-    ) -> list[Grad]:
+        self, walk: Walk, node: Node, names: tuple[str, ...], outs: list[Grad], asked: int
+    ) -> tuple[list[Grad], Forms]:
         program = node.function.program
-        inside = context.inside(node)
-        summaries = [self.summary(program.function(name), inside) for name in names]
+        inside = walk.context.inside(node)
+        # Calls and loops make dense tensors of cotangents, branches take them as they come.
+        come = frozenset(walk.forms(node.used_outputs)) if node.op in BRANCHES else NOWHERE
+        summaries = [self.summary(program.function(name), inside, come) for name in names]
         for summary in summaries:
-            raising += [((node.name, *stack), op) for stack, op in summary.raising]
+            walk.raising += [Raising((node.name, *stack), op, error) for stack, op, error in summary.raising]
         if node.op in LOOPS:
             if self.mode == "state" and inside.inner:
                 condition = program.function(node.attr("cond").func.name)
-                raising += [((node.name,), op) for op in condition.nodes if wants_handle(op)]
-            return self._loop(node, summaries[0], outs, asked, context.handles)
+                walk.raising += [Raising((node.name,), op, UNSHAPED) for op in condition.nodes if wants_handle(op)]
+            # A loop adds up dense tensors.
+            return self._loop(node, summaries[0], outs, asked, walk.context.handles), NONE
         skip = 1 if node.op in BRANCHES else 0
-        if skip and self.mode == "state" and not context.handles and _differ(node, summaries):
-            raising.append(((), node))
-            return [NOTHING] * len(node.inputs)
+        if skip and self.mode == "state" and not walk.context.handles and _differ(node, summaries):
+            walk.raising.append(Raising((), node, HANDLES))
+            return [NOTHING] * len(node.inputs), NONE
         given = [NOTHING] * len(node.inputs)
         if any(len(summary.arguments) + skip != len(node.inputs) for summary in summaries):
             raise TargetError(
@@ -232,7 +219,14 @@ class Analysis:
         for summary in summaries:
             for i, argument in enumerate(summary.arguments):
                 given[i + skip] = join(given[i + skip], self._through(argument, grouped, asked))
-        return given
+        forms: dict[int, Slices] = {}
+        for summary in summaries:
+            forms.update((i + skip, None) for i in summary.slices)
+            if not skip:
+                walk.raising += _nested(summary.slices, node.name)
+        if skip and len({_nesting(summary.slices) for summary in summaries}) > 1:
+            walk.raising.append(Raising((), node, UNEQUAL))
+        return given, forms
 
     def _through(self, argument: Grad, outs: Grouped, asked: int) -> Grad:
         """An argument's gradient when the results of its function have the gradients `outs`."""
@@ -283,6 +277,17 @@ def _at(outs: list[Grad], ports: tuple[int, ...] | None) -> Grad:
 
 def _padded(outs: list[Grad], width: int) -> list[Grad]:
     return outs + [NOTHING] * (width - len(outs))
+
+
+def _nesting(forms: Forms) -> frozenset[int]:
+    """The places where slices are put into each other."""
+    return frozenset(i for i, node in forms.items() if node is not None)
+
+
+def _nested(forms: Forms, *stack: str) -> list[Raising]:
+    """The ops that raise because a function cannot give back slices in slices."""
+    found = dict.fromkeys(node for node in forms.values() if node is not None)
+    return [Raising(stack, node, NESTED) for node in found]
 
 
 def _differ(node: Node, branches: list[Summary]) -> bool:
@@ -344,11 +349,14 @@ def verdict_of(
             plain.append((name, name, "input", dtype_name(value.dtype), shape, count(shape), True))
     captured = [v for values in entry.captures.values() for v in values]
     everything = [*entry.inputs.values(), *captured]
-    state_grads, raising = state.backward(entry.function, results, everything)
+    walk = state.backward(entry.function, results, everything)
+    state_grads, raising = walk.grads, walk.raising
+    if model.kind != "metagraph":  # any other is asked as a function
+        raising += _nested(walk.forms(everything))
     true_grads = state_grads
     if raising or any(judged_structure(values, state_grads) != "flows" for values in places):
         # What flows in TensorFlow flows in the graph: only else there is something to ask.
-        true_grads, _ = structure.backward(entry.function, results, everything)
+        true_grads = structure.backward(entry.function, results, everything).grads
     targets = [
         Target(
             *facts[:6], judged_state(values, state_grads, bool(raising)), judged_structure(values, true_grads), facts[6]
@@ -356,7 +364,7 @@ def verdict_of(
         for facts, values in zip(plain, places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=any(v is not None for v in results))
-    verdict.raising = [raised(stack, node, verdict) for stack, node in raising]
+    verdict.raising = [raised(each, verdict) for each in raising]
     return verdict, places
 
 
@@ -375,23 +383,14 @@ def judged_structure(values: list[Value], grads: dict[Value, Grad]) -> Structure
     return "flows" if total[1] else "zero" if total[0] else "none"
 
 
-def raised(stack: tuple[str, ...], node: Node, verdict: EntryVerdict) -> Cut:
+def raised(each: Raising, verdict: EntryVerdict) -> Cut:
     starves = [i for i, t in enumerate(verdict.targets) if t.state == "raises"]
+    stack, node, error = each
     return Cut(
         node.op, node.name, node.function.name, stack, "raises", starves,
         sum(verdict.targets[i].parameters for i in starves), [node.name],
-        error=_error(node),
+        error=error,
     )  # fmt: skip
-
-
-def _error(node: Node) -> str | None:
-    """What the gradient function of a node that raises says; None where there is none."""
-    if node.op in BRANCHES:
-        return HANDLES
-    if node.op.startswith("Resource") and wants_handle(node):
-        return UNSHAPED
-    fact = facts(node)
-    return fact.error or (CAPTURES if fact.captures else None)
 
 
 def argument_shape(value: Value) -> Shape:

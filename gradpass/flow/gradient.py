@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Literal
 
 from gradpass.errors import TargetError
-from gradpass.flow.analysis import Context, Mode
+from gradpass.flow.analysis import Mode
 from gradpass.flow.derivative import derivatives
 from gradpass.flow.facts import BRANCHES, LOOPS, RESOURCE, callees, facts, trainable
 from gradpass.flow.made import (
@@ -36,6 +36,7 @@ from gradpass.flow.made import (
     invariant,
     node,
 )  # fmt: skip
+from gradpass.flow.walk import Context
 from gradpass.program.graph import Function, Node, Value
 from gradpass.program.savedmodel import Model
 

@@ -16,8 +16,9 @@ from tensorboard.compat.proto.op_def_pb2 import OpDef
 from tensorboard.compat.proto.types_pb2 import DT_BOOL, DT_FLOAT, DT_RESOURCE, DT_VARIANT
 
 from gradpass.errors import TargetError
-from gradpass.flow.analysis import CALLED, Context
+from gradpass.flow import slices
 from gradpass.flow.facts import BRANCHES, LOOPS, Facts, callees, facts, preset
+from gradpass.flow.walk import CALLED, Context
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, CALLS, Function, Kind, Node, Program, Value, _Functions
 
 Row = tuple[int, ...] | None
@@ -173,6 +174,7 @@ def node(
     kind = Kind(op, {})
     kind.dtypes.update(enumerate(dtypes))
     preset(kind, function.program, len(inputs), Facts(not cut, tuple(rows)))
+    kind.derived[slices.row] = None
     return add(function, name, kind, inputs)
 
 

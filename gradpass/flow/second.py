@@ -17,6 +17,7 @@ from gradpass.flow.facts import is_float
 from gradpass.flow.gradient import Gradient
 from gradpass.flow.made import Cotangent, Scope, add, argument, constant, functional
 from gradpass.flow.verdict import ZEROS, Cut, EntryVerdict
+from gradpass.flow.walk import Raising
 from gradpass.program.graph import Function, Node, Value
 from gradpass.program.savedmodel import Entry, Model
 
@@ -105,19 +106,17 @@ def _verdict(model: Model, entry: Entry, wrt: str, state: Analysis, structure: A
     names = [target.name for target in first.targets]
     asks, true = _Twice(model, entry, "state", places, names), _Twice(model, entry, "structure", places, names)
     twice = Analysis("state")
-    _, raising = twice.backward(asks.function, list(asks.results), asks.everything)
-    states, more = twice.backward(asks.function, list(asks.gradients), asks.everything)
-    raising += [each for each in more if each not in raising]
-    structures, _ = Analysis("structure").backward(true.function, list(true.gradients), true.everything)
-    raises = bool(raising or asks.gradient.raising)
+    once = twice.backward(asks.function, list(asks.results), asks.everything)
+    walk = twice.backward(asks.function, list(asks.gradients), asks.everything)
+    raising = list(dict.fromkeys(once.raising + walk.raising))
+    raising += [Raising((), node, error) for node, error in asks.gradient.raising]
+    structures = Analysis("structure").backward(true.function, list(true.gradients), true.everything).grads
     targets = [
-        replace(t, state=judged_state(here, states, raises), structure=judged_structure(there, structures))
+        replace(t, state=judged_state(here, walk.grads, bool(raising)), structure=judged_structure(there, structures))
         for t, here, there in zip(first.targets, asks.places, true.places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=first.float_outputs)
-    verdict.raising = [asks.named(raised(stack, node, verdict), node) for stack, node in raising]
-    for node, error in asks.gradient.raising:
-        verdict.raising.append(asks.named(replace(raised((), node, verdict), error=error), node))
+    verdict.raising = [asks.named(raised(each, verdict), each.node) for each in raising]
     _blame(verdict, first, entry, places, true)
     return verdict
 

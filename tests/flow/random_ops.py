@@ -142,6 +142,7 @@ LIVE: dict[str, Op] = {
     "difference": ("FF>F", tf.math.squared_difference),
     "atan2": ("FF>F", tf.atan2),
     "tanh": ("F>F", tf.tanh),
+    "minus": ("F>F", tf.negative),
     "sine": ("F>F", tf.sin),
     "sigmoid": ("F>F", tf.sigmoid),
     "erf": ("F>F", tf.math.erf),
@@ -173,11 +174,10 @@ LIVE: dict[str, Op] = {
     "scale": ("FS>F", lambda a, s: a * s),
     "where": ("BFF>F", tf.where),
     "rows": ("FR>F", tf.gather),
-    # Times 2: GatherNd's gradient makes rows of rows of what a gather behind it gives, and these fail when they run.
-    "gather_nd": ("FR>F", lambda a, r: 2 * tf.gather_nd(a, r[:, None])),
+    "gather_nd": ("FR>F", lambda a, r: tf.gather_nd(a, r[:, None])),
     "variable_rows": ("fR>F", tf.gather),
     # Of known shape: else it hangs on TensorFlow's shape inference whether a loaded loop with it can be imported.
-    "variable_nd": ("fR>F", lambda v, r: 2 * tf.gather_nd(v, tf.ensure_shape(r, [ROWS])[:, None])),
+    "variable_nd": ("fR>F", lambda v, r: tf.gather_nd(v, tf.ensure_shape(r, [ROWS])[:, None])),
     "scatter_nd": ("FR>F", lambda a, r: tf.scatter_nd(r[:, None], a, tf.constant(SHAPE))),
     "scatter_add": ("FFR>F", lambda a, b, r: tf.tensor_scatter_nd_add(a, r[:, None], b)),
     "scatter_update": ("FFR>F", lambda a, b, r: tf.tensor_scatter_nd_update(a, r[:, None], b)),
@@ -298,6 +298,7 @@ SEVERAL: dict[str, Op] = {
                                          for p in tf.dynamic_partition(a, tf.minimum(r, 1), 2)]),
     "orthogonal": ("F>FS", orthogonal),
     "custom_two": ("FF>FF", called(custom_two)),
+    "custom_bare_two": ("FF>FF", custom_two),
 }  # fmt: skip
 
 # TensorFlow has no gradient for an op of these, or refuses.

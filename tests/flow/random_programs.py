@@ -200,12 +200,23 @@ MIX = {
 }
 RARE = 40  # of so many steps one is of an op that has no gradient
 
+# Some programs have few ops, which meet more often then. Of none: all ops.
+THEMES: dict[str, tuple[str, ...]] = {
+    "slices": (
+        "rows", "embed", "gather_nd", "variable_rows", "variable_nd", "identity", "identities_float", "minus", "add",
+        "halves", "scatter_add", "gradients_named", "split", "tanh", "custom_two", "custom_bare", "custom_bare",
+        "custom_bare_two",
+    ),
+}  # fmt: skip
+MOSTLY_NONE = ["", "", "", "", "", *THEMES]
+
 
 class Making:
     """A block in the making: its pool so far, and its steps."""
 
-    def __init__(self, draw: st.DrawFn, outer: str, arguments: str) -> None:
+    def __init__(self, draw: st.DrawFn, theme: str, outer: str, arguments: str) -> None:
         self.draw = draw
+        self.theme = theme
         self.pool = outer + arguments
         self.steps: list[Step] = []
 
@@ -225,7 +236,8 @@ class Making:
         if group == "blocks":
             self.runner(depth)
             return
-        name = self.draw(st.sampled_from(sorted(GROUPS[group])))
+        named = THEMES[self.theme] if self.theme and group != "raising" else sorted(GROUPS[group])
+        name = self.draw(st.sampled_from(named))
         takes, gives = signature(name)
         self.add(Step(name, tuple(self.need(kind) for kind in takes), gives))
 
@@ -252,14 +264,15 @@ class Making:
         else:
             wanted = "".join(draw(st.lists(st.sampled_from("FFFFFISRB"), min_size=1, max_size=3)))
         blocks = tuple(
-            draw_block(draw, self.pool, given, wanted, depth - 1, draw(st.integers(1, 2))) for given in arguments
+            draw_block(draw, self.theme, self.pool, given, wanted, depth - 1, draw(st.integers(1, 2)))
+            for given in arguments
         )
         results = gives if gives is not None else wanted * 2 if name == "twice" else wanted
         self.add(Step(name, values, results, blocks))
 
 
-def draw_block(draw: st.DrawFn, outer: str, arguments: str, wanted: str, depth: int, length: int) -> Block:
-    making = Making(draw, outer, arguments)
+def draw_block(draw: st.DrawFn, theme: str, outer: str, arguments: str, wanted: str, depth: int, length: int) -> Block:
+    making = Making(draw, theme, outer, arguments)
     for _ in range(length):
         making.step(depth)
     results = tuple(making.need(kind) for kind in wanted)
@@ -289,7 +302,8 @@ def programs(draw: st.DrawFn) -> Program:
     """Programs of 2 to 7 steps, some of which run blocks of one or two steps, two levels deep."""
     variables = "f" * draw(st.sampled_from([1, 2, 2, 3, 4])) + draw(st.sampled_from(OTHERS))
     inputs = draw(st.sampled_from(INPUTS))
-    block = draw_block(draw, "", variables + inputs, "F", 2, draw(st.integers(2, 7)))
+    theme = draw(st.sampled_from(MOSTLY_NONE))
+    block = draw_block(draw, theme, "", variables + inputs, "F", 2, draw(st.integers(2, 7)))
     if draw(st.booleans()):
         block = joined(block)
     pool = kinds("", block)

@@ -287,14 +287,18 @@ def loss():
 
 class RaisingGradient(Code):
     """TensorFlow has a gradient function for this op, and the function raises: for these dtypes or attributes, where a
-    shape is not known before the run, or because of how the model was loaded. It takes the whole call with it, so that
-    every variable of the function gets the error, also those that never pass through the op.
+    shape is not known before the run, where the gradient that it is given is tf.IndexedSlices (as tf.gather makes it),
+    or because of how the model was loaded. It takes the whole call with it, so that every variable of the function gets
+    the error, also those that never pass through the op.
     """
 
     code = "GP115"
     name = "raising-gradient"
     message = "the gradient function of {what} raises {error}: {whom} {gets}"
-    help = "give the op what its gradient function asks for: static shapes, int32 indices, float32 values"
+    help = (
+        "give the op what its gradient function asks for: static shapes, int32 indices, float32 values; a product with "
+        "1.0 in front of tf.gather makes a dense tensor of tf.IndexedSlices"
+    )
     says = "TypeError"
     failing = """
 v = tf.Variable([3.0, 1.0, 2.0])
