@@ -5,6 +5,8 @@ TensorFlow, the analysis and rich are imported by the commands that need them, s
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -340,6 +342,9 @@ def _explained(what: str, words: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit status; what a user did wrong is one line on stderr."""
+    if arguments is None:
+        # The process ends with the command: looking for garbage in a whole model once more is a tenth of a check.
+        atexit.register(gc.freeze)
     try:
         status = commands.main(args=arguments, prog_name="gradpass", standalone_mode=False)
         sys.stdout.flush()

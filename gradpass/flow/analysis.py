@@ -21,7 +21,6 @@ from gradpass.flow.facts import (
     BRANCHES,
     LOOPS,
     RESOURCE,
-    Facts,
     callees,
     calls_itself,
     facts,
@@ -30,7 +29,7 @@ from gradpass.flow.facts import (
     trainable,
     wants_handle,
 )
-from gradpass.flow.slices import DENSE, NESTED, Given, Slices, given_slices, makes_slices
+from gradpass.flow.slices import NESTED, Slices, given_slices, makes_slices
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
 from gradpass.flow.walk import (
     CALLED,
@@ -153,8 +152,8 @@ class Analysis:
             forms = NONE
             if self.mode == "state":
                 error = fact.error if not fact.static else CAPTURES if fact.captures and walk.context.inner else None
-                if error is None:
-                    forms, error = self._forms(walk, node, fact)
+                if error is None and (walk.slices or makes_slices(node, fact)):
+                    forms, error = given_slices(node, fact, walk.forms(node.used_outputs), walk.context.handles)
                 if error is not None:
                     walk.raising.append(Raising((), node, error))
                     return
@@ -162,20 +161,7 @@ class Analysis:
             for i in fact.handed:
                 if not trainable(node.inputs[i].dtype):
                     given[i] = _at(outs, fact.rows[i])
-        for i, (value, grad) in enumerate(zip(node.inputs, given, strict=True)):
-            if grad[0]:
-                if i in forms:
-                    walk.give_slices(value, grad, forms[i])
-                else:
-                    walk.give(value, grad)
-
-    @staticmethod
-    def _forms(walk: Walk, node: Node, fact: Facts) -> Given:
-        """In which form the gradients of a node's inputs come."""
-        came = walk.forms(node.used_outputs)
-        if came or makes_slices(node, fact):
-            return given_slices(node, fact, came, walk.context.handles)
-        return DENSE
+        walk.give_all(node.inputs, given, forms)
 
     @staticmethod
     def _edge(row: tuple[int, ...] | None, outs: list[Grad], asked: int) -> Grad:

@@ -83,6 +83,21 @@ class Walk:
             if value in self.slices:
                 self.slices[value] = None
 
+    def give_all(self, values: Sequence[Value], given: Sequence[Grad], forms: Forms) -> None:
+        """Adds the gradients that there are of some values; `forms` has those that are slices, by place."""
+        if self.slices or forms:
+            for i, (value, grad) in enumerate(zip(values, given, strict=True)):
+                if grad[0] and i in forms:
+                    self.give_slices(value, grad, forms[i])
+                elif grad[0]:
+                    self.give(value, grad)
+            return
+        grads = self.grads  # what follows is `give`, for almost all nodes of almost all models
+        for value, grad in zip(values, given, strict=True):
+            if grad[0]:
+                others = grads.get(value)
+                grads[value] = grad if others is None else join(others, grad)
+
     def forms(self, values: Sequence[Value]) -> Forms:
         """Those of some values whose gradient is slices, by place."""
         return {i: self.slices[v] for i, v in enumerate(values) if v in self.slices} if self.slices else NONE
