@@ -14,8 +14,9 @@ from gradpass.flow.facts import FLOAT
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.flow.verdict import Target as Judged
 from gradpass.program.savedmodel import Model, Variable
-from gradpass.report.codes import Code, code_of_op, find
+from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
+from gradpass.report.site import Site, assignments
 from gradpass.report.words import size, whom
 from gradpass.rules.base import by_op
 
@@ -80,32 +81,63 @@ class _Builder:
 
     def _severed(self, verdict: EntryVerdict, add: Any) -> None:
         """The causes of an entry that has something to differentiate."""
+        severing = self._severing(verdict.cuts)
         for cut in verdict.cuts:
             add((cut.function, cut.node, cut.derivative), self._code_of(cut), cut.starves, cut)
         for cut in verdict.raising:
-            add((cut.function, cut.node, cut.derivative), self._code_of(cut), cut.starves, cut, raises=True)
+            code = self._code_of(cut, bystander=(cut.function, cut.node) not in severing)
+            add((cut.function, cut.node, cut.derivative), code, cut.starves, cut, raises=True)
         starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows"]
         integer = [i for i in starved if not _is_float(verdict.targets[i])]
+        lost = [i for i in verdict.disconnected if i not in integer and i not in verdict.uncaptured]
+        assigned = {i for i in lost if self._is_assigned(verdict, i)}
+        # Where no variable is connected, it is not this or that layer: the loss is of something else.
+        variables = {i for i, t in enumerate(verdict.targets) if t.kind == "variable" and t.captured and _is_float(t)}
+        nobody = bool(variables) and variables <= set(lost)
         groups = (
             ("GP205", integer),
             ("GP202", [i for i in verdict.uncaptured if i not in integer]),
-            ("GP201", [i for i in verdict.disconnected if i not in integer and i not in verdict.uncaptured]),
+            ("GP207", [i for i in lost if i in assigned]),
+            ("GP208" if nobody else "GP201", [i for i in lost if i not in assigned]),
             ("GP206", [i for i in verdict.linear if i not in integer]),
         )
-        for code, targets in groups:
+        for number, targets in groups:
             if targets:
-                add((code, verdict.name), find(code), targets)
-                if code == "GP201":
-                    self.found[code, verdict.name].depends = verdict.depends or ["constants"]
+                add((number, verdict.name), find(number), targets)
+                if number in ("GP201", "GP207", "GP208"):
+                    self.found[number, verdict.name].depends = verdict.depends or ["constants"]
 
-    def _code_of(self, cut: Cut) -> type[Code]:
-        """The code of a cut: a custom gradient that is lost, the code that names the op, or a general one."""
+    def _severing(self, cuts: list[Cut]) -> set[Place]:
+        """The ops that sever, and those that only work on what is severed before: whole numbers, texts, bools."""
+        severing = set()
+        for cut in cuts:
+            if cut.derivative is None:
+                onward = Site(self.model.program, cut).onward
+                behind = [cut.node, *(node.name for node in (*onward.nodes, *(end for end, _ in onward.ends)))]
+                severing |= {(cut.function, name) for name in behind}
+        return severing
+
+    def _is_assigned(self, verdict: EntryVerdict, index: int) -> bool:
+        """Whether what is computed from a target goes into a variable."""
+        entry, target = self.model.entries.get(verdict.name), verdict.targets[index]
+        if entry is None:
+            return False
+        if target.kind == "input":
+            return bool(assignments([entry.inputs[target.name]]))
+        keys = (key for key, variable in self.model.variables.items() if variable.path == target.path)
+        return any(assignments(entry.captures.get(key, ())) for key in keys)
+
+    def _code_of(self, cut: Cut, bystander: bool = False) -> type[Code]:
+        """The code of a cut: a custom gradient that is lost, one that knows the site, that of the op, or a general."""
         if cut.derivative is not None:
             return find({"zero": "GP303", "none": "GP117", "raises": "GP116"}[cut.how])
         if cut.how == "raises" and cut.error is None and self._has_custom_gradient(cut):
             return find("GP110")
         if cut.error is not None:
             return find("GP115")
+        fitting = code_of_site(Site(self.model.program, cut, bystander))
+        if fitting is not None:
+            return fitting
         return code_of_op(cut.op) or find({"raises": "GP109", "zero": "GP300", "none": "GP100"}[cut.how])
 
     def _has_custom_gradient(self, cut: Cut) -> bool:
@@ -147,7 +179,7 @@ class _Cause:
             name=self.code.name,
             severity=self.code.severity,
             message=self._message([target for _, target in concerned], [name for name, _ in concerned]),
-            help=self.code.help,
+            help=self.code.advice(cut.op) if cut else self.code.advice(),
             op=cut.op if cut else None,
             node=cut.node if cut else None,
             function=cut.function if cut else None,

@@ -53,7 +53,7 @@ def _code(code: type[Code], width: int) -> Iterator[RenderableType]:
         yield line(title, "bold")
         yield from (Text(f"    {row}" if row else "") for row in source.strip().splitlines())
     yield Text("")
-    yield from paragraphs(f"help: {code.help}", width)
+    yield from paragraphs(f"help: {code.advice()}", width)
     if code.refusal:
         yield line(f"`gradpass fix` leaves it: {code.refusal}")
 

@@ -97,7 +97,7 @@ def test_the_verdict_is_tensorflows(row: Row, catalogue: Catalogue) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=entry)
 def test_blamed_by_code_op_and_node(row: Row, catalogue: Catalogue) -> None:
-    report = build(catalogue.model, [catalogue.verdicts[entry(row)]])
+    report = build(catalogue.model, analyse(catalogue.model, entry(row)))
     (target,) = (target for target in report.targets if target.name == row.target)
     found = [report.diagnostics[i] for i in target.diagnostics]
     assert tuple(named(diagnostic) for diagnostic in found) == row.blamed

@@ -49,7 +49,7 @@ def test_a_target_of_two_cuts_has_two_diagnostics() -> None:
     ("op", "how", "code"),
     [
         ("Less", "none", "GP101"), ("Cast", "none", "GP104"), ("TopKV2", "zero", "GP105"), ("Sign", "zero", "GP301"),
-        ("StopGradient", "none", "GP108"), ("AdjustHue", "raises", "GP109"), ("DenseBincount", "raises", "GP107"),
+        ("StopGradient", "none", "GP108"), ("AdjustHue", "raises", "GP123"), ("DenseBincount", "raises", "GP121"),
         ("Range", "none", "GP100"), ("FusedBatchNormV3", "zero", "GP300"), ("MyOwnOp", "raises", "GP109"),
     ],
 )  # fmt: skip

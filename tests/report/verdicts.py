@@ -35,10 +35,20 @@ def verdict(targets: list[Target], name: str = "serving_default", **changes: Any
     return EntryVerdict(name, ["y"], targets, **changes)
 
 
+NODES = {
+    "AdjustHue": "AdjustHue", "ArgMax": "ArgMax", "Greater": "Greater", "HistogramSummary": "HistogramSummary",
+    "Round": "Round", "Sign": "Sign", "while/Round": "Round", "serve/ArgMax": "ArgMax",
+}  # fmt: skip
+FUNCTION = "__inference_serve_42"
+
+
 def model(nodes: dict[str, str] | None = None, orphans: int = 0) -> Model:
     """A model whose graph has the nodes given (name to op), and float variables of 6 elements that nobody uses."""
     graph = GraphDef()
-    for name, op in (nodes or {}).items():
+    function = graph.library.function.add()
+    function.signature.name = FUNCTION
+    for name, op in (NODES if nodes is None else nodes).items():
         graph.node.add(name=name, op=op)
+        function.node_def.add(name=name, op=op)
     variables = {i: Variable(i, f"orphan_{i}", f"path/orphan_{i}", 1, (2, 3), True) for i in range(orphans)}
     return Model(Path("saved_model"), "savedmodel", b"", Program(graph), variables, {}, "2.21")

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 
 from gradpass.errors import GradpassBug, GradpassError
 from gradpass.report.diagnostics import FixKind, Severity
+from gradpass.report.site import Site
 
 Says = Literal["None", "zeros", "LookupError", "TypeError"]
 
@@ -30,10 +31,11 @@ class Code:
     """One kind of finding.
 
     `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets}
-    (as "gets None"), {entry} and {error} (what a gradient function raises, or what it lacks). `ops` are the ops that
-    cause it. `fix` and `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is
-    what TensorFlow gives for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that
-    of the derivative.
+    (as "gets None"), {entry} and {error} (what a gradient function raises, or what it lacks), `help` {op}. `ops` are
+    the ops that cause it; a code that they cannot tell says by `fits` where it is meant, and comes first there. `fix`
+    and `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow
+    gives for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that of the
+    derivative.
     """
 
     code: ClassVar[str]
@@ -56,6 +58,16 @@ class Code:
             raise GradpassBug("report.codes", None, f"{cls.__name__} and {taken.__name__} share the code {cls.code}")
 
     @classmethod
+    def fits(cls, site: Site) -> bool:
+        """Whether this code says more about a cut than that of its op does."""
+        return False
+
+    @classmethod
+    def advice(cls, op: str = "ThatOp") -> str:
+        """The help for an op."""
+        return cls.help.replace("{op}", op)
+
+    @classmethod
     def explanation(cls) -> str:
         """The docstring without its indentation."""
         return inspect.cleandoc(cls.__doc__ or "")
@@ -75,6 +87,11 @@ def find(text: str) -> type[Code]:
         if text.upper() == code.code or text.lower() == code.name:
             return code
     raise GradpassError(f"there is no code {text!r}; `gradpass explain codes` lists them")
+
+
+def code_of_site(site: Site) -> type[Code] | None:
+    """The code that tells a cut by what stands around it; None where its op tells more."""
+    return next((code for code in all_codes().values() if code.fits(site)), None)
 
 
 @cache

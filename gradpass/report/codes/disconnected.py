@@ -7,7 +7,7 @@ from gradpass.report.codes.base import Code
 
 class Disconnected(Code):
     """The entry reads these targets, but nothing that is computed from them reaches a float output: a dead branch, a
-    head that is not returned, a value that only goes into an assignment, a print or a shape.
+    head that is not returned, a value that only goes into a print or a shape.
     """
 
     code = "GP201"
@@ -29,6 +29,64 @@ w = tf.Variable([3.0, 4.0])
 
 def loss():
     return tf.reduce_sum(w) + tf.reduce_sum(tf.exp(v))
+"""
+
+
+class ThroughAssignment(Code):
+    """What is computed from these targets is assigned to a variable. A variable holds a number and not how it came
+    about: whoever reads it later gets a gradient for that variable, and nothing goes on to what it was computed from.
+    """
+
+    code = "GP207"
+    name = "through-assignment"
+    message = "what is computed from {whom} goes into a variable, where a gradient ends: no gradient from {entry}"
+    help = "use the tensor itself in the loss, and assign it besides: new = f(v); w.assign(new); loss(new)"
+    fix = "refuse"
+    refusal = "a variable's value carries no gradient"
+    failing = """
+v = tf.Variable([1.0, 2.0])
+w = tf.Variable([0.0, 0.0], trainable=False)
+
+def loss():
+    w.assign(tf.tanh(v))
+    return tf.reduce_sum(w)
+"""
+    fixed = """
+v = tf.Variable([1.0, 2.0])
+w = tf.Variable([0.0, 0.0], trainable=False)
+
+def loss():
+    new = tf.tanh(v)
+    w.assign(new)
+    return tf.reduce_sum(new)
+"""
+
+
+class LossWithoutModel(Code):
+    """No target reaches a float output of this entry: what it returns is computed from something else. Often arguments
+    of a loss are swapped, labels are compared with labels, or the predictions are computed and not used.
+    """
+
+    code = "GP208"
+    name = "loss-without-model"
+    message = "the float outputs of {entry} do not depend on the model: nothing computed from {whom} reaches them"
+    help = "compute the loss from what the model returns; look for swapped arguments and for labels against labels"
+    fix = "advise"
+    failing = """
+v = tf.Variable([1.0, 2.0])
+labels = tf.constant([0.5, 1.5])
+
+def loss():
+    predictions = tf.exp(v)
+    return tf.reduce_mean((labels - labels) ** 2)
+"""
+    fixed = """
+v = tf.Variable([1.0, 2.0])
+labels = tf.constant([0.5, 1.5])
+
+def loss():
+    predictions = tf.exp(v)
+    return tf.reduce_mean((predictions - labels) ** 2)
 """
 
 

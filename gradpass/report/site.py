@@ -1,0 +1,133 @@
+"""What stands around an op that severs gradients: for codes that the op's name cannot tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from gradpass.flow.facts import BRANCHES, RESOURCE, callees, is_float
+from gradpass.flow.shapes import SHAPE_ONLY
+from gradpass.flow.verdict import Cut
+from gradpass.program.graph import Function, Node, Program, Value
+
+PREDICATE = 0  # the input of an If or Case that chooses
+CHOOSES = "Switch"  # TensorFlow 1: its second input chooses
+# They make right or wrong of what they are given: equal to a label, all, any, among the best.
+JUDGING = frozenset({"All", "Any", "Equal", "InTopK", "InTopKV2", "NotEqual"})
+ASSIGNS = re.compile(r"Assign|Resource(Scatter|Sparse|Apply)|Scatter(Add|Sub|Update|Nd\w*Update)$|Apply")
+CALCULATING = frozenset(
+    {"Cast", "Identity", "IdentityN", "LogicalAnd", "LogicalNot", "LogicalOr", "Squeeze", "Reshape"}
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cut in its program. `bystander` tells that it severs nobody and only makes TensorFlow raise for others."""
+
+    program: Program
+    cut: Cut
+    bystander: bool = False
+
+    @property
+    def function(self) -> Function:
+        """The function in which the cut is, or the graph."""
+        return self.program.graph if self.cut.function is None else self.program.function(self.cut.function)
+
+    @property
+    def node(self) -> Node:
+        """The op itself."""
+        return self.function.by_name[self.cut.node]
+
+    @cached_property
+    def onward(self) -> Onward:
+        """What is computed from the op's result before a float comes out again."""
+        return _onward(self.function, self.node)
+
+    @property
+    def decides_only(self) -> bool:
+        """Whether all that becomes of the op's result is the choice of a branch."""
+        ends = self.onward.ends
+        return bool(ends) and not self.onward.returned and all(_chooses(node, place) for node, place in ends)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the op's result is compared, and the answers are counted: cast to floats and no more."""
+        region = {node.op for node in self.onward.nodes}
+        ends = self.onward.ends
+        return (
+            bool(region & JUDGING)
+            and region <= JUDGING | CALCULATING
+            and bool(ends)
+            and not self.onward.returned
+            and all(node.op == "Cast" for node, _ in ends)
+        )
+
+
+@dataclass(frozen=True)
+class Onward:
+    """Nodes without floats behind an op; the inputs where floats or functions follow; whether some is returned."""
+
+    nodes: tuple[Node, ...]
+    ends: tuple[tuple[Node, int], ...]
+    returned: bool
+
+
+def _onward(function: Function, start: Node) -> Onward:
+    nodes: list[Node] = []
+    ends: list[tuple[Node, int]] = []
+    reached = {start}
+    for node in function.order():
+        for place, value in enumerate(node.inputs):
+            if value.node not in reached or is_float(value.dtype):
+                continue
+            if callees(node) or any(is_float(v.dtype) for v in node.used_outputs):
+                ends.append((node, place))
+            elif node not in reached:
+                reached.add(node)
+                nodes.append(node)
+    return Onward(tuple(nodes), tuple(ends), any(v.node in reached for v in function.results))
+
+
+def _chooses(node: Node, place: int) -> bool:
+    return (node.op in BRANCHES and place == PREDICATE) or (node.op == CHOOSES and place == 1)
+
+
+def assignments(starts: Iterable[Value]) -> list[Node]:
+    """The ops that put something computed from these values into a variable, in calls too."""
+    values = list(starts)
+    found: dict[Node, None] = {}
+    for function in dict.fromkeys(value.node.function for value in values):
+        _follow(function, frozenset(v for v in values if v.node.function is function), found, {})
+    return list(found)
+
+
+def _follow(
+    function: Function, starts: frozenset[Value], found: dict[Node, None], known: dict[frozenset[Value], frozenset[int]]
+) -> frozenset[int]:
+    """Adds the assignments that some values of a function reach; and gives the results that they do."""
+    if starts in known:
+        return known[starts]
+    known[starts] = frozenset()  # a function that calls itself is refused elsewhere
+    reached = set(starts)
+    for node in function.order():
+        places = [place for place, value in enumerate(node.inputs) if value in reached and value.dtype != RESOURCE]
+        handles = [place for place, value in enumerate(node.inputs) if value in reached and value.dtype == RESOURCE]
+        if node.op in SHAPE_ONLY or not (places or handles):
+            continue
+        if places and ASSIGNS.match(node.op):
+            found[node] = None
+        names = callees(node)
+        if not names:
+            reached.update(node.used_outputs)
+            continue
+        skip = 1 if node.op in BRANCHES else 0
+        for name in names:
+            inner = function.program.function(name)
+            given = frozenset(inner.arguments[p - skip].output(0) for p in (*places, *handles) if p >= skip)
+            results = _follow(inner, given, found, known) if given else frozenset()
+            reached.update(value for value in node.used_outputs if value.port in results)
+    results = frozenset(i for i, value in enumerate(function.results) if value in reached)
+    known[starts] = results
+    return results

@@ -1,0 +1,111 @@
+"""Writes a page of docs/codes for each code, and the README's table of them; `--check` only compares."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gradpass.report.codes import Code, all_codes
+from gradpass.rules.base import by_op
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "codes"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- rendered by scripts/render_docs.py -->\n", "<!-- end of the codes -->\n"
+
+
+def page(code: type[Code]) -> str:
+    """All that a code knows of itself, in Markdown."""
+    parts = [f"# {code.code} {code.name}", f"Severity: {code.severity}. {answer(code)}", code.explanation()]
+    if code.ops:
+        parts.append("Ops: " + ", ".join(f"`{op}`" for op in code.ops) + ".")
+    parts += ["## What to do", f"{sentence(code.advice())}", repair(code)]
+    parts += [f"## An example that {fails(code)}", python(code.failing), "## The same with a gradient"]
+    parts += [python(code.fixed)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def answer(code: type[Code]) -> str:
+    """What TensorFlow says there."""
+    what = "the gradient" if code.order == 1 else "the gradient of the gradient"
+    verb = "raises" if code.says.endswith("Error") else "gives"
+    return f"Asked for {what}, TensorFlow {verb} {code.says}{' once the model is loaded' if code.loaded else ''}."
+
+
+def fails(code: type[Code]) -> str:
+    return f"raises {code.says}" if code.says.endswith("Error") else f"gives {code.says}"
+
+
+def repair(code: type[Code]) -> str:
+    """What `gradpass fix` does about it."""
+    if code.refusal:
+        return f"`gradpass fix` leaves it: {code.refusal}."
+    names = dict.fromkeys(rule.name for op in code.ops for rule in by_op().get(op, ()))
+    if names:
+        return f"`gradpass fix` keeps the values and adds a derivative: {', '.join(f'`{name}`' for name in names)}."
+    return ""
+
+
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def python(source: str) -> str:
+    return f"```python\n{source.strip()}\n```"
+
+
+def table() -> str:
+    """The README's table: a row a code."""
+    rows = ["| code | name | what it says |", "|---|---|---|"]
+    for code in all_codes().values():
+        rows.append(f"| [{code.code}](docs/codes/{code.code}.md) | {code.name} | {matter(code)} |")
+    return "\n".join(rows) + "\n"
+
+
+def matter(code: type[Code]) -> str:
+    """The first half of the message, of nobody in particular."""
+    text = code.message.format(
+        what="an op",
+        whom="a target",
+        gets="gets none",
+        entry="the entry",
+        bytes="some bytes",
+        error="an error" if code.order == 1 else "another op",
+    )
+    return text.partition(": a target")[0]
+
+
+def files() -> dict[Path, str]:
+    """All that is generated, with its text."""
+    old = README.read_text("utf-8")
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{README.name} lacks the markers {BEGIN.strip()} and {END.strip()}")
+    pages = {PAGES / f"{number}.md": page(code) for number, code in all_codes().items()}
+    return {README: f"{before}{BEGIN}{table()}{END}{after}", **pages}
+
+
+def main() -> int:
+    """Writes or compares; 1 if something is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a file is out of date")
+    check = parser.parse_args().check
+    made = files()
+    gone = set(PAGES.glob("*.md")) - set(made)
+    stale = [path for path, text in made.items() if not path.exists() or path.read_text("utf-8") != text]
+    if check:
+        for path in (*stale, *gone):
+            print(f"{path.relative_to(ROOT)} is out of date; run python scripts/render_docs.py", file=sys.stderr)
+        return int(bool(stale or gone))
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for path in stale:
+        path.write_text(made[path], "utf-8")
+    for path in gone:
+        path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
