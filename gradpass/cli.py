@@ -109,46 +109,72 @@ def commands(context: click.Context) -> None:
 @click.option(
     "--wrt",
     type=click.Choice(["variables", "inputs", "both"]),
-    default="variables",
-    show_default=True,
-    help="Whose gradients.",
+    help="Whose gradients (default: variables).",
 )
 @click.option(
     "--order",
     type=click.Choice(["1", "2"]),
-    default="1",
-    show_default=True,
-    help="2: the gradient of the gradients of all targets.",
+    help="2: the gradient of the gradients of all targets (default: 1).",
 )
 @tensorflow_option
 @format_option("text", "concise", "json")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file.")
-@click.option("--select", default="", metavar="CODES", help="Only these codes or prefixes (GP1,GP204).")
-@click.option("--ignore", default="", metavar="CODES", help="Not these codes or prefixes.")
+@click.option("--select", metavar="CODES", help="Only these codes or prefixes (GP1,GP204).")
+@click.option("--ignore", metavar="CODES", help="Not these codes or prefixes.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Leave out the findings that FILE has."
+)
+@click.option(
+    "--write-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Put all findings into FILE; exit with 0."
+)
 def check(
     target: Path,
     entry: str | None,
-    wrt: Any,
-    order: str,
+    wrt: str | None,
+    order: str | None,
     tensorflow: str | None,
     style: str,
     output: Path | None,
-    select: str,
-    ignore: str,
+    select: str | None,
+    ignore: str | None,
+    baseline: Path | None,
+    write_baseline: Path | None,
 ) -> int:
     """Says for every trainable variable of TARGET whether a gradient reaches it, and what severs it.
 
-    TARGET is a SavedModel folder, a frozen GraphDef (.pb) or a MetaGraph (.meta). Exit status: 0 nothing found,
-    1 findings, 2 the call or the target is wrong.
+    TARGET is a SavedModel folder, a frozen GraphDef (.pb) or a MetaGraph (.meta). What is not typed may stand in
+    [tool.gradpass] of the pyproject.toml here or in a folder above. Exit status: 0 nothing found, 1 findings, 2 the
+    call or the target is wrong.
     """
+    from gradpass import settings
     from gradpass.api import check as verdict
     from gradpass.program.graph import collector_paused
+    from gradpass.report.codes import prefixes
     from gradpass.report.terminal import progress
 
-    selected, ignored = _codes(select), _codes(ignore)
+    said = settings.read(Path.cwd())
+    selected = said.select or () if select is None else prefixes(select.split(","))
+    ignored = said.ignore or () if ignore is None else prefixes(ignore.split(","))
+    baseline = baseline or said.baseline
+    asked: dict[str, Any] = {
+        "entry": entry or said.entry,
+        "wrt": wrt or said.wrt or "variables",
+        "order": int(order or said.order or 1),
+        "tensorflow": tensorflow or said.tensorflow,
+    }
     with collector_paused(), progress(f"reading {target}"):
-        report = verdict(target, entry=entry, wrt=wrt, order=2 if order == "2" else 1, tensorflow=tensorflow)
+        report = verdict(target, **asked)
         report = report.filtered(selected, ignored)
+    if said.per_node_ignores or baseline or write_baseline:
+        from gradpass.report import suppress
+
+        report = suppress.ignoring(report, said.per_node_ignores)
+        if write_baseline:
+            suppress.write(report, write_baseline)
+            click.echo(f"{len(report.diagnostics)} findings are in {write_baseline}", err=True)
+            return 0
+        if baseline:
+            report = suppress.known(report, baseline)
     if style == "concise":
         from gradpass.report.concise import render_concise
 
@@ -281,17 +307,6 @@ def demo(folder: Path | None) -> int:
 
     with quiet_tensorflow():
         return run(folder, sys.stdout)
-
-
-def _codes(text: str) -> tuple[str, ...]:
-    """The codes or prefixes of `--select` and `--ignore`; one that fits no code is a mistake."""
-    from gradpass.report.codes import all_codes
-
-    prefixes = tuple(part.strip().upper() for part in text.split(",") if part.strip())
-    for prefix in prefixes:
-        if not any(code.startswith(prefix) for code in all_codes()):
-            raise GradpassError(f"no code begins with {prefix!r}; `gradpass explain codes` lists them")
-    return prefixes
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -94,7 +94,11 @@ class Entry:
 
 @dataclass
 class Report:
-    """The verdict on a target, as shown by `gradpass check`; of order 2 it is that on the gradient's own gradient."""
+    """The verdict on a target, as shown by `gradpass check`; of order 2 it is that on the gradient's own gradient.
+
+    `suppressed` counts the findings that a project lives with, by why they are not shown; `outdated` those of its
+    baseline that are no longer found.
+    """
 
     target: str
     entries: list[Entry]
@@ -102,6 +106,8 @@ class Report:
     gradpass: str
     tensorflow_table: str
     order: int = 1
+    suppressed: dict[str, int] = field(default_factory=dict)
+    outdated: int = 0
 
     @property
     def targets(self) -> list[Target]:
@@ -141,15 +147,20 @@ class Report:
             "entries": [_plain(entry) for entry in self.entries],
             "diagnostics": [_plain(diagnostic) for diagnostic in self.diagnostics],
             "summary": self.summary,
+            "suppressed": self.suppressed,
         }
 
     def filtered(self, select: tuple[str, ...] = (), ignore: tuple[str, ...] = ()) -> Report:
         """The report with the diagnostics whose code begins with one of `select` (none: any) and none of `ignore`."""
-        kept = [
+        return self.kept(
             i
             for i, d in enumerate(self.diagnostics)
             if (not select or d.code.startswith(select)) and not (ignore and d.code.startswith(ignore))
-        ]
+        )
+
+    def kept(self, indices: Iterable[int]) -> Report:
+        """The report with some of its diagnostics only, by index."""
+        kept = list(indices)
         moved = {old: new for new, old in enumerate(kept)}
         entries = [
             replace(

@@ -171,6 +171,7 @@ def summary_line(report: Report) -> Text:
     summary = report.summary
     severities = [d.severity for d in report.diagnostics]
     notes = f"; {plural(severities.count('note'), 'note')}" if "note" in severities else ""
+    notes += _suppressed(report)
     if not summary["targets"]:
         return line(f"nothing to check: {report.target} has no trainable variables{notes}", "bold yellow")
     starved = sum(t.starved for t in report.targets)
@@ -182,7 +183,16 @@ def summary_line(report: Report) -> Text:
     found = [plural(severities.count(s), s) for s in ("error", "warning", "note") if s in severities]
     share = f"{starved} of {plural(summary['targets'], 'target')} starved, {total}"
     second = "" if report.order == 1 else ", in the gradient of the gradient"
-    return line(f"{', '.join(found) or 'no finding selected'}: {share}{second}", STYLES["error"])
+    return line(f"{', '.join(found) or 'no finding selected'}: {share}{second}{_suppressed(report)}", STYLES["error"])
+
+
+def _suppressed(report: Report) -> str:
+    """What a project has decided not to be told, in numbers."""
+    words = {"ignored": "ignored by the settings", "baseline": "in the baseline"}
+    told = [f"{number} {words[why]}" for why, number in report.suppressed.items()]
+    if report.outdated:
+        told.append(f"{report.outdated} of the baseline no longer found")
+    return f"; {', '.join(told)}" if told else ""
 
 
 def line(text: str, style: str = "") -> Text:

@@ -1,5 +1,5 @@
 """The codes of diagnostics, one class each, one file a family; see `base`."""
 
-from gradpass.report.codes.base import Code, all_codes, code_of_op, code_of_site, find
+from gradpass.report.codes.base import Code, all_codes, code_of_op, code_of_site, find, prefixes
 
-__all__ = ["Code", "all_codes", "code_of_op", "code_of_site", "find"]
+__all__ = ["Code", "all_codes", "code_of_op", "code_of_site", "find", "prefixes"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from typing import ClassVar, Literal
 
@@ -87,6 +88,15 @@ def find(text: str) -> type[Code]:
         if text.upper() == code.code or text.lower() == code.name:
             return code
     raise GradpassError(f"there is no code {text!r}; `gradpass explain codes` lists them")
+
+
+def prefixes(words: Iterable[str]) -> tuple[str, ...]:
+    """Codes or prefixes as a user types them; one that fits no code is a mistake."""
+    found = tuple(word.strip().upper() for word in words if word.strip())
+    for prefix in found:
+        if not any(code.startswith(prefix) for code in all_codes()):
+            raise GradpassError(f"no code begins with {prefix!r}; `gradpass explain codes` lists them")
+    return found
 
 
 def code_of_site(site: Site) -> type[Code] | None:

@@ -1,0 +1,92 @@
+"""Findings that a project has decided to live with: by node or scope, and by a baseline of those that it had.
+
+A finding of a baseline is known again by its code, its node and whom it starves; numbers that TensorFlow appends to the
+names of functions and nodes count for nothing, since they change with every export. What is suppressed is counted, and
+the count is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from gradpass.errors import GradpassError, OutputError
+from gradpass.report.diagnostics import Diagnostic, Report
+
+VERSION = 1
+NUMBER = re.compile(r"_\d+(?=/|$)")
+
+
+def ignoring(report: Report, ignores: Mapping[str, tuple[str, ...]]) -> Report:
+    """A report without the findings of some codes at some nodes or scopes."""
+    hidden = {
+        i
+        for i, diagnostic in enumerate(report.diagnostics)
+        if any(diagnostic.code.startswith(codes) and _at(diagnostic, pattern) for pattern, codes in ignores.items())
+    }
+    return _without(report, hidden, "ignored")
+
+
+def known(report: Report, baseline: Path) -> Report:
+    """A report without the findings that a baseline has, as often as it has them."""
+    left = Counter(_entries(baseline))
+    hidden = set()
+    for i, diagnostic in enumerate(report.diagnostics):
+        mark = fingerprint(diagnostic)
+        if left[mark]:
+            left[mark] -= 1
+            hidden.add(i)
+    found = _without(report, hidden, "baseline")
+    return replace(found, outdated=found.outdated + left.total())
+
+
+def write(report: Report, baseline: Path) -> None:
+    """Makes a baseline of all findings of a report; notes are none."""
+    marks = sorted(fingerprint(d) for d in report.diagnostics if d.severity != "note")
+    rows = [dict(zip(("code", "place", "starves"), mark, strict=True)) for mark in marks]
+    text = json.dumps({"version": VERSION, "findings": rows}, indent=2, ensure_ascii=False) + "\n"
+    try:
+        baseline.write_text(text, "utf-8")
+    except OSError as problem:
+        raise OutputError(f"{baseline} cannot be written ({problem.strerror}); choose another place") from problem
+
+
+def fingerprint(diagnostic: Diagnostic) -> tuple[str, str, str]:
+    """By what a finding is known again in another export of the model."""
+    function = re.sub(r"^__inference_|_\d+$", "", diagnostic.function or "")
+    place = f"{function}:{NUMBER.sub('', diagnostic.node)}" if diagnostic.node is not None else ""
+    return diagnostic.code, place, ", ".join(sorted(diagnostic.starves or diagnostic.raises or diagnostic.unused))
+
+
+def _at(diagnostic: Diagnostic, pattern: str) -> bool:
+    """Whether a finding is at a node or in a scope; one without a node is where all of its targets are."""
+    names = [diagnostic.node] if diagnostic.node is not None else diagnostic.starves or diagnostic.unused
+    return bool(names) and all(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*") for name in names)
+
+
+def _without(report: Report, hidden: set[int], why: str) -> Report:
+    found = report.kept(i for i in range(len(report.diagnostics)) if i not in hidden)
+    suppressed = {**found.suppressed, why: found.suppressed.get(why, 0) + len(hidden)} if hidden else found.suppressed
+    return replace(found, suppressed=suppressed)
+
+
+def _entries(baseline: Path) -> list[tuple[str, str, str]]:
+    try:
+        content: Any = json.loads(baseline.read_text("utf-8"))
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']!r}")
+        return [(row["code"], row["place"], row["starves"]) for row in content["findings"]]
+    except FileNotFoundError as problem:
+        raise GradpassError(
+            f"there is no baseline {baseline}; `gradpass check --write-baseline` makes one"
+        ) from problem
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise GradpassError(
+            f"{baseline} is no baseline of gradpass ({problem}); make it anew with --write-baseline"
+        ) from problem
