@@ -33,6 +33,7 @@ ALWAYS = Condition("always")
 UNREDUCED = Condition("unreduced")
 ORDER = ("always", "set", "zero", "column", "unknown", "unreduced")
 NO_SLICES: frozenset[int] = frozenset()
+INT, LONG = AttrValue(type=tf.int32.as_datatype_enum), AttrValue(type=tf.int64.as_datatype_enum)
 
 Hint = tuple[tuple[Spec, ...], dict[str, Any]]
 _MATRIX = shaped(4, 4)
@@ -55,10 +56,13 @@ HINTS: dict[str, tuple[Hint, ...]] = {
 
 
 class Answer(NamedTuple):
-    """The flat inputs to which a gradient function gives slices, and slices in slices; or what it raised."""
+    """The flat inputs to which a gradient function gives slices, slices in slices, and slices of a whole whose shape is
+    of int64; or what it raised.
+    """
 
     slices: frozenset[int]
     nested: frozenset[int]
+    wide: frozenset[int]
     error: str | None = None
 
 
@@ -67,7 +71,8 @@ class Seen(NamedTuple):
 
     `inputs` and `outputs` have the argument of each flat place, `can` the outputs whose cotangent can be slices,
     `holds` the conditions that hold for all of the node, `unreduced` the inputs that are not stretched, `answers` what
-    came of slices at some outputs.
+    came of slices at some outputs. `long` are the arguments of int64, `keeps` the inputs whose slices keep the int64 of
+    those that came.
     """
 
     inputs: list[int]
@@ -76,6 +81,8 @@ class Seen(NamedTuple):
     holds: frozenset[Condition]
     unreduced: frozenset[int]
     answers: dict[frozenset[int], Answer]
+    long: frozenset[int]
+    keeps: frozenset[int]
 
 
 Observed = tuple[frozenset[Condition], bool]  # what holds, and whether it happened
@@ -123,9 +130,24 @@ def slices_row(op: OpDef) -> dict[str, Any]:
         if condition:
             texts = Counter(error for _, error in errors if error is not None)
             raises[arg.name] = [condition, texts.most_common(1)[0][0]]
+    makers = [(node, place) for node in seen for place in node.answers[NO_SLICES].slices]
+    wide = _told_by(op, [(node.long, place in node.answers[NO_SLICES].wide) for node, place in makers])
+    kept = [(node, place) for node in seen for place in node.answers[node.can].slices if node.can]
+    resets = any(place not in node.keeps for node, place in kept if not makers)
     nests = any(answer.nested for node in seen for answer in node.answers.values())
     found = {"makes": _said(makes), "hands": _said(hands), "raises": raises, "nests": nests}
+    found |= {"wide": wide, "resets": resets}
     return {key: value for key, value in found.items() if value}
+
+
+def _told_by(op: OpDef, observed: list[tuple[frozenset[int], bool]]) -> str:
+    """The input whose dtype tells whether the whole has a shape of int64; none where it never has."""
+    if not any(wide for _, wide in observed):
+        return ""
+    fitting = [i for i in range(len(op.input_arg)) if all((i in long) == wide for long, wide in observed)]
+    if not fitting:
+        raise SystemExit(f"{op.name}: no input tells when the shape of the whole is of int64")
+    return str(op.input_arg[fitting[0]].name)
 
 
 def _said(conditions: dict[str, list[str] | None]) -> dict[str, list[str]]:
@@ -153,6 +175,7 @@ def _seen(op: OpDef) -> Iterator[Seen]:
     for attempt in _attempts(op):
         flags = [a.name for a in op.attr if a.type == "bool"]
         flipped = [{}, *({name: AttrValue(b=not attempt.attrs[name].b)} for name in flags)]
+        flipped += [{a.name: LONG} for a in op.attr if a.type == "type" and attempt.attrs[a.name].type == INT.type]
         nodes = [_asked(op, Attempt({**attempt.attrs, **flip}, attempt.inputs)) for flip in flipped]
         if nodes[0] is not None:
             yield from (node for node in nodes if node is not None)
@@ -182,6 +205,7 @@ def _asked(op: OpDef, attempt: Attempt) -> Seen | None:
         )
         some = {frozenset({i}) for i in can} | {can} - {NO_SLICES}
         answers = {NO_SLICES: plain, **{which: _answer(op, attempt, which)[1] for which in some}}
+        keeps = _answer(op, attempt, can, wide=True)[1].wide
     except Unbuilt:
         return None
     holds = {ALWAYS, *(Condition("set", a.name) for a in op.attr if a.type == "bool" and node.get_attr(a.name))}
@@ -199,11 +223,12 @@ def _asked(op: OpDef, attempt: Attempt) -> Seen | None:
     shapes = [None if x.shape.rank is None else tuple(x.shape.as_list()) for x in node.inputs]
     kept = {i for i in range(2) if unreduced(shapes[i], shapes[1 - i])} if len(shapes) == 2 else set()
     outputs = [i for i, _ in flat(op.output_arg, attempt.attrs)]
-    return Seen(inputs, outputs, can, frozenset(holds), frozenset(kept), answers)
+    long = frozenset(i for i, tensor in zip(inputs, node.inputs, strict=True) if tensor.dtype == tf.int64)
+    return Seen(inputs, outputs, can, frozenset(holds), frozenset(kept), answers, long, keeps)
 
 
-def _answer(op: OpDef, attempt: Attempt, which: frozenset[int]) -> tuple[tf.Operation, Answer]:
-    """The node, and what its gradient function answers to slices at some outputs."""
+def _answer(op: OpDef, attempt: Attempt, which: frozenset[int], wide: bool = False) -> tuple[tf.Operation, Answer]:
+    """The node, and what its gradient function answers to slices at some outputs, with a shape of int64 if `wide`."""
     with tf.Graph().as_default() as graph, tf.device("/CPU:0"):
         if op.HasField("deprecation"):
             pretend_older(op.deprecation.version - 1)
@@ -212,19 +237,20 @@ def _answer(op: OpDef, attempt: Attempt, which: frozenset[int]) -> tuple[tf.Oper
         except (ValueError, TypeError, RuntimeError, NotImplementedError, OverflowError, tf.errors.OpError) as problem:
             raise Unbuilt(str(problem)) from problem
         with tf.name_scope("gradients/"):
-            cotangents = [_cotangent(y, i in which) for i, y in enumerate(node.outputs)]
+            cotangents = [_cotangent(y, i in which, wide) for i, y in enumerate(node.outputs)]
             try:
                 result = ops.get_gradient_function(node)(node, *cotangents)
             except Exception as problem:  # whatever it is, it is the answer: a user sees it too
                 text = str(problem).partition("\n")[0]
-                return node, Answer(NO_SLICES, NO_SLICES, f"{type(problem).__name__}: {text}")
+                return node, Answer(NO_SLICES, NO_SLICES, NO_SLICES, f"{type(problem).__name__}: {text}")
     gradients = list(result) if isinstance(result, (list, tuple)) else [result]
     slices = {i: g for i, g in enumerate(gradients) if isinstance(g, tf.IndexedSlices)}
     nested = frozenset(i for i, g in slices.items() if isinstance(g.values, tf.IndexedSlices))
-    return node, Answer(frozenset(slices), nested)
+    whole = frozenset(i for i, g in slices.items() if g.dense_shape is not None and g.dense_shape.dtype == tf.int64)
+    return node, Answer(frozenset(slices), nested, whole)
 
 
-def _cotangent(y: tf.Tensor, as_slices: bool) -> Any:
+def _cotangent(y: tf.Tensor, as_slices: bool, wide: bool) -> Any:
     """A fresh cotangent of an output; None where TensorFlow gives none."""
     if not backprop_util.IsTrainable(y):
         return None
@@ -232,7 +258,9 @@ def _cotangent(y: tf.Tensor, as_slices: bool) -> Any:
         return tf.identity(mark(y))
     rows = None if y.shape.rank is None else [None, *y.shape[1:]]
     values = tf.compat.v1.placeholder(y.dtype.base_dtype, rows)
-    return tf.IndexedSlices(values, tf.compat.v1.placeholder(tf.int32, [None]), tf.shape(y))
+    return tf.IndexedSlices(
+        values, tf.compat.v1.placeholder(tf.int32, [None]), tf.shape(y, tf.int64 if wide else tf.int32)
+    )
 
 
 def _has_function(op: str) -> bool:

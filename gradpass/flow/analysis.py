@@ -21,6 +21,7 @@ from gradpass.flow.facts import (
     BRANCHES,
     LOOPS,
     RESOURCE,
+    Facts,
     callees,
     calls_itself,
     facts,
@@ -29,23 +30,22 @@ from gradpass.flow.facts import (
     trainable,
     wants_handle,
 )
-from gradpass.flow.slices import NESTED, Slices, given_slices, makes_slices
+from gradpass.flow.slices import NESTED, PLAIN, Slices, given_slices, makes_slices
 from gradpass.flow.verdict import Cut, EntryVerdict, State, Structure, Target
 from gradpass.flow.walk import (
     CALLED,
     NONE,
     NOTHING,
-    NOWHERE,
+    Come,
     Context,
     Forms,
     Grad,
-    Places,
     Raising,
     Summary,
     Walk,
     join,
 )
-from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Value, collector_paused
+from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Program, Value, collector_paused
 from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
 
 Mode = Literal["state", "structure"]
 Grouped = dict[Grad, int]
-CAPTURES = "TypeError or AssertionError, since in a loaded loop or branch it cannot reach the tensors that it captured"
+CAPTURES = "AssertionError or TypeError, since in a loop or branch it cannot reach the tensors that it captured"
 UNSHAPED = "ValueError, since the shape of its variable is not known in a loaded loop or branch"
 HANDLES = "ValueError, since the shape of a variable that only one branch uses is not known in a loaded loop"
-UNEQUAL = "TypeError, since the gradient of one branch puts tf.IndexedSlices into each other and another's does not"
+UNEQUAL = "TypeError, since the gradients of its branches are tf.IndexedSlices of different forms"
 
 
 class Analysis:
@@ -64,25 +64,26 @@ class Analysis:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self._summaries: dict[tuple[str, Context, Places], Summary] = {}
-        self._open: set[tuple[str, Context, Places]] = set()
+        self._summaries: dict[tuple[str, Context, Come], Summary] = {}
+        self._open: set[Function] = set()
+        self._inner: frozenset[str] | None = None
 
-    def summary(self, function: Function, context: Context = CALLED, come: Places = NOWHERE) -> Summary:
+    def summary(self, function: Function, context: Context = CALLED, come: Come = ()) -> Summary:
         """The summary of a function whose trainable results all may be asked; the cotangents of `come` are slices."""
         key = (function.name or "", context if self.mode == "state" else CALLED, come)
         known = self._summaries.get(key)
         if known is not None:
             return known
-        if key in self._open:
+        if function in self._open:
             raise calls_itself(function)
-        self._open.add(key)
+        self._open.add(function)
         asked = [v if trainable(v.dtype) else None for v in function.results]
         targets = [a.output(0) for a in function.arguments]
         walk = self.backward(function, asked, targets, key[1], come)
         if key[1].inner:
             walk.raising += [Raising((), node, UNSHAPED) for node in function.nodes if wants_handle(node)]
         result = Summary([walk.grads.get(v, NOTHING) for v in targets], walk.forms(targets), walk.raising)
-        self._open.discard(key)
+        self._open.discard(function)
         self._summaries[key] = result
         return result
 
@@ -92,13 +93,14 @@ class Analysis:
         results: list[Value | None],
         targets: list[Value],
         context: Context = CALLED,
-        come: Places = NOWHERE,
+        come: Come = (),
     ) -> Walk:
         """Gradients of all values for cotangents of `results` (bit i: the i-th), and the ops that raise on the way."""
         walk = Walk(function, context, {})
+        slices = dict(come)
         for i, value in enumerate(results):
-            if value is not None and i in come:
-                walk.give_slices(value, (1 << i, 1 << i), None)
+            if value is not None and i in slices:
+                walk.give_slices(value, (1 << i, 1 << i), slices[i])
             elif value is not None:
                 walk.give(value, (1 << i, 1 << i))
         reached = self._reached(function, targets)
@@ -151,7 +153,7 @@ class Analysis:
                 return
             forms = NONE
             if self.mode == "state":
-                error = fact.error if not fact.static else CAPTURES if fact.captures and walk.context.inner else None
+                error = fact.error if not fact.static else CAPTURES if self._is_cut_off(walk, fact) else None
                 if error is None and (walk.slices or makes_slices(node, fact)):
                     forms, error = given_slices(node, fact, walk.forms(node.used_outputs), walk.context.handles)
                 if error is not None:
@@ -182,7 +184,8 @@ class Analysis:
         program = node.function.program
         inside = walk.context.inside(node)
         # Calls and loops make dense tensors of cotangents, branches take them as they come.
-        come = frozenset(walk.forms(node.used_outputs)) if node.op in BRANCHES else NOWHERE
+        come = tuple((i, Slices(of.wide)) for i, of in walk.forms(node.used_outputs).items())
+        come = come if node.op in BRANCHES else ()
         summaries = [self.summary(program.function(name), inside, come) for name in names]
         for summary in summaries:
             walk.raising += [Raising((node.name, *stack), op, error) for stack, op, error in summary.raising]
@@ -207,12 +210,36 @@ class Analysis:
                 given[i + skip] = join(given[i + skip], self._through(argument, grouped, asked))
         forms: dict[int, Slices] = {}
         for summary in summaries:
-            forms.update((i + skip, None) for i in summary.slices)
+            forms.update((i + skip, Slices(of.wide[-1:])) for i, of in summary.slices.items())
             if not skip:
                 walk.raising += _nested(summary.slices, node.name)
-        if skip and len({_nesting(summary.slices) for summary in summaries}) > 1:
+        if skip and any(len({s.slices.get(i - skip, PLAIN).wide for s in summaries}) > 1 for i in forms):
             walk.raising.append(Raising((), node, UNEQUAL))
         return given, forms
+
+    def _is_cut_off(self, walk: Walk, fact: Facts) -> bool:
+        """Whether a custom gradient stands where it cannot reach what it captured.
+
+        TensorFlow looks for it in the forward function of a branch and finds but what is its own
+        (tensorflow/python/ops/cond_v2.py `_resolve_grad_inputs`); loading makes the functions of loops anew, so that
+        what was captured of one belongs to none.
+        """
+        context = walk.context
+        if not fact.captures or not (context.looped or context.chosen):
+            return False
+        if walk.function.program.origin != "live" and fact.custom != "process":
+            return context.chosen or not fact.captures.isdisjoint(self._inner_functions(walk.function.program))
+        own = str(walk.function.name)
+        foreign = {name for name in fact.captures if name != own and not own.startswith(f"__inference_{name}_")}
+        return bool(foreign) if context.chosen else "" in foreign
+
+    def _inner_functions(self, program: Program) -> frozenset[str]:
+        """The functions of loops, and "", for variables, which are out of reach there, too."""
+        if self._inner is None:
+            functions = (program.graph, *map(program.function, program.functions))
+            loops = [node for function in functions for node in function.nodes if node.op in LOOPS]
+            self._inner = frozenset({"", *(node.attr(name).func.name for node in loops for name in ("body", "cond"))})
+        return self._inner
 
     def _through(self, argument: Grad, outs: Grouped, asked: int) -> Grad:
         """An argument's gradient when the results of its function have the gradients `outs`."""
@@ -265,14 +292,9 @@ def _padded(outs: list[Grad], width: int) -> list[Grad]:
     return outs + [NOTHING] * (width - len(outs))
 
 
-def _nesting(forms: Forms) -> frozenset[int]:
-    """The places where slices are put into each other."""
-    return frozenset(i for i, node in forms.items() if node is not None)
-
-
 def _nested(forms: Forms, *stack: str) -> list[Raising]:
     """The ops that raise because a function cannot give back slices in slices."""
-    found = dict.fromkeys(node for node in forms.values() if node is not None)
+    found = dict.fromkeys(of.node for of in forms.values() if of.node is not None)
     return [Raising(stack, node, NESTED) for node in found]
 
 

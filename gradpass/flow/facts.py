@@ -55,9 +55,9 @@ class Facts(NamedTuple):
     not know a shape or a value before the graph runs, or because of how the model was loaded: the derivative itself
     exists. `error` is what it raises in these two cases, None where it is a LookupError for want of any function.
     `handed` are the inputs that get the very cotangent of their own output: none where none comes for it. TensorFlow
-    makes zeros of it only for an output of a trainable dtype. `captures` tells that the gradient function reads tensors
-    of the function where the op stands. `apart` tells that each output is computed from its own input only. `custom`
-    is the gradient that the file brings along, or tells that this process has one.
+    makes zeros of it only for an output of a trainable dtype. `captures` names the functions of which the gradient
+    function reads tensors, "" for variables and constants. `apart` tells that each output is computed from its own
+    input only. `custom` is the gradient that the file brings along, or tells that this process has one.
     """
 
     registered: bool
@@ -65,7 +65,7 @@ class Facts(NamedTuple):
     static: bool = True
     error: str | None = None
     handed: frozenset[int] = frozenset()
-    captures: bool = False
+    captures: frozenset[str] = frozenset()
     apart: bool = False
     custom: CustomGradient | Literal["process"] | None = None
 
@@ -162,7 +162,7 @@ def _of_process(node: Node) -> Facts:
         return Facts(False, nothing)
     if found.error is not None:
         return Facts(False, nothing, error=found.error)
-    return Facts(True, nothing if found.rows is None else found.rows, custom="process")
+    return Facts(True, nothing if found.rows is None else found.rows, captures=found.captures, custom="process")
 
 
 def wants_handle(node: Node) -> bool:

@@ -32,12 +32,14 @@ class Answer(NamedTuple):
     """What a registered gradient answers: rows, or None where it is marked not differentiable; or what it raised.
 
     `slices` are the inputs whose gradient is tf.IndexedSlices, `nested` those of which the values are so, too.
+    `captures` names the functions of which the gradient function takes tensors, "" where it takes eager ones.
     """
 
     rows: Rows | None
     error: str | None = None
     slices: frozenset[int] = frozenset()
     nested: frozenset[int] = frozenset()
+    captures: frozenset[str] = frozenset()
 
 
 def answer(
@@ -97,8 +99,10 @@ def _probe(node: Node, function: Any, shapes: Callable[[Value], Any], slices: fr
         found.append(Answer(rows, None, frozenset(sliced), nested))
 
     # A traced function, not a plain graph: a custom gradient captures what its own function computed before.
-    tf.function(trace, autograph=False).get_concrete_function()
-    return found[-1]
+    traced = tf.function(trace, autograph=False).get_concrete_function()
+    eager = (isinstance(tensor, tf.Tensor) and hasattr(tensor, "numpy") for tensor in traced.captured_inputs)
+    captures = frozenset("" if e else t.graph.name for e, t in zip(eager, traced.captured_inputs, strict=True))
+    return found[-1]._replace(captures=captures)
 
 
 def _slices(mark: tf.Tensor) -> tf.IndexedSlices:

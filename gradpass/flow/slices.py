@@ -2,7 +2,8 @@
 
 The gradient of `tf.gather` is slices. Most gradient functions make a dense tensor of a cotangent that is; some hand
 slices on, and some raise. So does a custom gradient once it is loaded, since a restored function takes tensors only.
-The gradient of `tf.gather_nd` puts slices into slices, which no function can give back.
+The gradient of `tf.gather_nd` puts slices into slices, which no function can give back. The gradients of branches must
+be slices of one form.
 
 `slices.json` is probed by `scripts/probe_slices.py`; what differs in older versions stands in `slices-2.18.json` and
 the like. An op that makes no slices and makes dense tensors of all that it is given has no row.
@@ -21,12 +22,26 @@ from gradpass.program import opdefs, tables
 from gradpass.program.graph import Node, Value
 from gradpass.program.savedmodel import Shape, shape_of
 
+INT64 = 9
 PATH = Path(__file__).with_name("slices.json")
 LOADED = "TypeError, since a loaded custom gradient takes no cotangent that is tf.IndexedSlices, as tf.gather makes it"
 NESTED = "InternalError, since TensorFlow puts tf.IndexedSlices into each other, which no function can give back"
 
-Slices = Node | None  # what a gradient that is slices is made of: rows, or slices again (the node that put them there)
 Test = Literal["always", "set", "zero", "column", "unknown", "unreduced"]
+
+
+class Slices(NamedTuple):
+    """The form of a gradient that is slices.
+
+    `wide` tells of each level, the innermost first, whether the shape of the whole is of int64 and not of int32; there
+    are several where slices are in slices, and then `node` is what put them there.
+    """
+
+    wide: tuple[bool, ...] = (False,)
+    node: Node | None = None
+
+
+PLAIN = Slices()  # also what a dense tensor becomes beside slices
 
 
 class Condition(NamedTuple):
@@ -45,13 +60,16 @@ class Row(NamedTuple):
 
     `makes` are the inputs whose gradient is slices whatever comes, `hands` those whose gradient is slices where the
     cotangent is; `nests` tells that those it makes hold the cotangent as it came. `raises` has for outputs what it
-    raises where their cotangent is slices.
+    raises where their cotangent is slices. The shape of what it makes is of int64 where the input `wide` is; what it
+    hands on keeps its own, unless it `resets` it to int32.
     """
 
     makes: Mapping[str, Condition]
     hands: Mapping[str, Condition]
     raises: Mapping[str, tuple[Condition, str]]
     nests: bool
+    wide: str = ""
+    resets: bool = False
 
 
 class Given(NamedTuple):
@@ -73,7 +91,7 @@ def given_slices(node: Node, fact: Facts, come: Mapping[int, Slices], handles: b
         return _of_process(node, come)
     if fact.custom is not None:
         return (
-            Given({}, LOADED) if come else Given({i: None for i, width in enumerate(fact.custom.widths) if width > 1})
+            Given({}, LOADED) if come else Given({i: PLAIN for i, width in enumerate(fact.custom.widths) if width > 1})
         )
     found = row(node)
     return DENSE if found is None else _given(node, fact, found, come, handles)
@@ -108,6 +126,8 @@ def _row(content: dict[str, Any]) -> Row:
         {name: Condition(*words) for name, words in content.get("hands", {}).items()},
         {name: (Condition(*words), error) for name, (words, error) in content.get("raises", {}).items()},
         content.get("nests", False),
+        content.get("wide", ""),
+        content.get("resets", False),
     )
 
 
@@ -120,13 +140,15 @@ def _given(node: Node, fact: Facts, found: Row, come: Mapping[int, Slices], hand
             if port in come and condition is not None and _holds(condition, node, port, handles):
                 return Given({}, error)
     inputs: dict[int, Slices] = {}
+    wide = any(name == found.wide and node.inputs[i].dtype == INT64 for name, i in _places(signature.inputs, node))
     for name, i in _places(signature.inputs, node):
         made, handed = found.makes.get(name), found.hands.get(name)
         ports = fact.rows[i] or ()
         if made is not None and _holds(made, node, i, handles):
-            inputs[i] = node if found.nests and come else None
+            inner = come[min(come)].wide if found.nests and come else ()
+            inputs[i] = Slices((*inner, wide), node if inner else None)
         elif handed is not None and ports and all(p in come for p in ports) and _holds(handed, node, i, handles):
-            inputs[i] = come[ports[0]]
+            inputs[i] = PLAIN if found.resets else come[ports[0]]
     return Given(inputs)
 
 
@@ -144,7 +166,8 @@ def _of_process(node: Node, come: Mapping[int, Slices]) -> Given:
         derived[key] = process.answer(node, recorded_shape, node.function.program.origin == "live", frozenset(come))
     found: process.Answer | None = derived[key]
     assert found is not None
-    return Given({i: node if i in found.nested else None for i in found.slices}, found.error)
+    nested = Slices((False, False), node)
+    return Given({i: nested if i in found.nested else PLAIN for i in found.slices}, found.error)
 
 
 def _holds(condition: Condition, node: Node, place: int, handles: bool) -> bool:

@@ -14,8 +14,7 @@ Grad = tuple[int, int]  # results at which a tensor exists, results whose cotang
 Forms = Mapping[int, Slices]  # by flat place: those gradients that are slices
 NOTHING: Grad = (0, 0)
 NONE: Forms = {}
-Places = frozenset[int]
-NOWHERE: Places = frozenset()
+Come = tuple[tuple[int, Slices], ...]  # results whose cotangent is slices
 
 
 def join(a: Grad, b: Grad) -> Grad:
@@ -27,18 +26,22 @@ class Context(NamedTuple):
     """What TensorFlow knows where a function runs: less in a loaded loop body or branch than in one that is called.
 
     `handles` tells whether it knows the shapes behind the function's resources: in a loaded concrete function it does,
-    in a loaded loop body not. `inner` is a loaded body or branch, where a custom gradient cannot reach the tensors that
-    it captured.
+    in a loaded loop body not. `inner` is a loaded body or branch. `looped` and `chosen` tell, in a live function too,
+    that a loop or a branch stands around: what a custom gradient captured may be out of its reach there.
     """
 
     handles: bool = True
     inner: bool = False
+    looped: bool = False
+    chosen: bool = False
 
     def inside(self, node: Node) -> Context:
         """The context of the functions that a node of this one runs."""
-        if node.function.program.origin == "live" or not (node.op in LOOPS or node.op in BRANCHES):
-            return CALLED
-        return Context(self.handles and node.op in BRANCHES, True)
+        loop, branch = node.op in LOOPS, node.op in BRANCHES
+        looped, chosen = self.looped or loop, self.chosen or branch
+        if node.function.program.origin == "live" or not (loop or branch):
+            return Context(looped=looped, chosen=chosen)
+        return Context(self.handles and branch, True, looped, chosen)
 
 
 CALLED = Context()
@@ -73,7 +76,10 @@ class Walk:
             self.slices.pop(value, None)
 
     def give_slices(self, value: Value, grad: Grad, of: Slices) -> None:
-        """Adds a gradient that is slices. The sum of slices is slices, also of those that hold slices."""
+        """Adds a gradient that is slices. The sum of slices is slices, also of those that hold slices.
+
+        TensorFlow takes the shape of the whole from the gradient that it made first, which is mostly our last.
+        """
         others = self.grads.get(value)
         if others is None:
             self.grads[value] = grad
@@ -81,7 +87,7 @@ class Walk:
         else:
             self.grads[value] = join(others, grad)
             if value in self.slices:
-                self.slices[value] = None
+                self.slices[value] = Slices(of.wide[-1:])
 
     def give_all(self, values: Sequence[Value], given: Sequence[Grad], forms: Forms) -> None:
         """Adds the gradients that there are of some values; `forms` has those that are slices, by place."""

@@ -343,13 +343,13 @@ class CustomGradient(NamedTuple):
     """A gradient function that the SavedModel registers: takes one cotangent an output of the op.
 
     `widths` tells for each input of the op how many of the function's results are its gradient: none (0), a tensor, or
-    the parts of IndexedSlices, the values first. `captures` tells whether it also takes tensors of the function where
-    the op stands.
+    the parts of IndexedSlices, the values first. `captures` names the functions of which it takes tensors, too, ""
+    where it takes variables or constants.
     """
 
     function: str
     widths: tuple[int, ...]
-    captures: bool = False
+    captures: frozenset[str] = frozenset()
 
 
 class _Functions(dict[str, Function]):

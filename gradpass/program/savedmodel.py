@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.variable_pb2 import VariableDef
 
 from gradpass.errors import TargetError
-from gradpass.program import opdefs, skim, wire
+from gradpass.program import debuginfo, opdefs, skim, wire
+from gradpass.program.debuginfo import DebugInfo
 from gradpass.program.graph import CustomGradient, Function, Node, Program, Value
 
 META_GRAPHS = 2  # field numbers of saved_model.proto, meta_graph.proto, graph.proto, function.proto
@@ -83,9 +85,15 @@ class Model:
     objects: SavedObjectGraph | None = None
     meta_index: int = 0
     captured: set[Any] = field(default_factory=set)
+    read_debug_info: Callable[[], DebugInfo] = DebugInfo
 
     def __post_init__(self) -> None:
         self.program.origin = self.kind
+
+    @cached_property
+    def debug_info(self) -> DebugInfo:
+        """Which lines of Python made its nodes, read when first asked for."""
+        return self.read_debug_info()
 
     def entry(self, name: str | None) -> list[Entry]:
         """The entries that an `--entry` option means: a name, "all", or None for serving_default or the only one."""
@@ -229,13 +237,16 @@ def _read_folder(path: Path, raw: bytes) -> Model:
     model = Model(
         path, kind, raw, program, variables, entries,
         meta.object_graph_def if kind == "savedmodel" else None, index,
+        read_debug_info=lambda: debuginfo.read(path),
     )  # fmt: skip
     program.tensorflow = meta.meta_info_def.tensorflow_version
     for op_type, name in program.registered_gradients.items():
         if name in meta.object_graph_def.concrete_functions:
             concrete = meta.object_graph_def.concrete_functions[name]
             widths = tuple(_widths(concrete.output_signature))
-            program.custom_gradients[op_type] = CustomGradient(name, widths, bool(concrete.bound_inputs))
+            captured = (meta.object_graph_def.nodes[i].captured_tensor for i in concrete.bound_inputs)
+            owners = frozenset(tensor.concrete_function for tensor in captured)  # "" where it is no tensor
+            program.custom_gradients[op_type] = CustomGradient(name, widths, owners)
     model.captured = {key for entry in entries.values() for key in entry.captures}
     if kind == "savedmodel":
         for function in meta.object_graph_def.concrete_functions.values():

@@ -48,6 +48,24 @@ def own_rows(x: Any) -> Any:
     return tf.gather(x, places), lambda upstream: tf.IndexedSlices(upstream, places, tf.shape(x))
 
 
+@tf.custom_gradient
+def squared(x: Any) -> Any:
+    """One that reads a tensor of the forward pass."""
+    return x * x, lambda upstream: upstream * 2.0 * x
+
+
+LARGE = tf.ones([200])  # small eager tensors are copied into the graph
+
+
+def scaled_by(factor: Any) -> Any:
+    """One that reads an eager tensor."""
+    return tf.custom_gradient(lambda x: (tf.identity(x), lambda upstream: upstream * factor[0]))
+
+
+def outside(v: Any, body: Callable[[Any], Any]) -> Any:
+    return S(body(tf.sin(v)))
+
+
 def loop(body: Callable[[Any], Any], start: Any) -> Any:
     return tf.while_loop(lambda i, _: i < 2, lambda i, s: (i + 1, body(s)), (tf.constant(0), start))[1]
 
@@ -58,7 +76,7 @@ def answers(function: Any, variables: list[Any]) -> list[str]:
         with tf.GradientTape() as tape:
             outputs = tf.nest.flatten(function())
         found = tape.gradient(outputs, variables, [tf.random.normal(y.shape) for y in outputs])
-    except (LookupError, RuntimeError, TypeError, tf.errors.OpError):
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, AssertionError, tf.errors.OpError):
         return ["raises"] * len(variables)
     return ["none" if g is None else "flows" if np.any(tf.convert_to_tensor(g)) else "zero" for g in found]
 
@@ -79,6 +97,18 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "rows of a custom gradient that does not": lambda v, w: S(tf.gather(product(v, w), [0, 2])) + S(w),
     "rows of a custom gradient made dense": lambda v, w: S(1.0 * product(v, w)[:2]),
     "rows of a custom gradient that gives rows": lambda v, w: S(tf.gather_nd(own_rows(-v), [[0], [1]])) + S(w),
+    "custom gradient in a branch, of the branch": lambda v, w: outside(
+        v, lambda y: tf.cond(S(w) < 99, lambda: squared(tf.sin(y)), lambda: y)
+    ),
+    "custom gradient in a branch, of outside": lambda v, w: outside(
+        v, lambda y: tf.cond(S(w) < 99, lambda: squared(y), lambda: y)
+    ),
+    "custom gradient in a call in a branch": lambda v, w: outside(
+        v, lambda y: tf.cond(S(w) < 99, lambda: tf.function(squared, autograph=False)(y), lambda: y)
+    ),
+    "custom gradient in a loop, of outside": lambda v, w: outside(v, lambda y: loop(lambda s: s + squared(y), w)),
+    "custom gradient in a loop, of an eager tensor": lambda v, w: S(loop(lambda s: scaled_by(LARGE)(s) + v, w)),
+    "custom gradient of an eager tensor": lambda v, w: S(scaled_by(LARGE)(v) + w),
     "rows of rows": lambda v, w: S(tf.gather_nd(tf.gather_nd(v, [[0], [1]]), [[1], [0]])) + S(w),
     "unregistered": lambda v, w: S(tf.unique(tf.reshape(v, [-1])).y) + S(w),
 }

@@ -18,8 +18,9 @@ PROBED = ("AddV2", "ConcatV2", "GatherNd", "GatherV2", "IdentityN", "Mul", "RGBT
 def test_the_row_of_each_version(version: str) -> None:
     rows = slices.table(version)
     assert rows["GatherV2"].makes == {"params": Condition("zero", "axis")}
-    assert rows["GatherNd"] == slices.Row({"params": Condition("column", "indices")}, {}, {}, nests=True)
+    assert rows["GatherNd"] == slices.Row({"params": Condition("column", "indices")}, {}, {}, True, "indices")
     assert rows["AddV2"].hands == {"x": Condition("unreduced"), "y": Condition("unreduced")}
+    assert rows["ConcatV2"].resets and not rows["AddV2"].resets
     assert rows["SparseSegmentSum"].makes == {"data": Condition("set", "sparse_gradient")}
     assert set(rows["Svd"].raises) == {"u", "v"}
     assert "Mul" not in rows

@@ -244,3 +244,51 @@ def slices_in_slices_of_rows_of_a_variable(m: Weights, x: Any) -> Any:
 def slices_in_slices_of_ragged_rows(m: Weights, x: Any) -> Any:
     ragged = tf.RaggedTensor.from_row_lengths(value(m.v), [2, 2])
     return S(tf.gather(tf.gather(ragged, [0, 1]), [1, 0]).flat_values)
+
+
+# The shape of the whole is of int64 where tf.gather_nd has such indices, and branches must agree about it.
+
+
+def found(x: Any) -> Any:
+    """Rows by indices of int64, as tf.where gives them."""
+    return tf.gather_nd(x, tf.where(x[:, 0] > -99.0))
+
+
+@program("GatherNd StatelessIf")
+def slices_of_int64_in_one_branch(m: Weights, x: Any) -> Any:
+    return either(lambda y: S(found(y)), S, m, value(m.v)) + S(m.w)
+
+
+@program("GatherNd StatelessIf")
+def slices_of_int64_in_both_branches(m: Weights, x: Any) -> Any:
+    return S(either(found, lambda y: 2.0 * found(y), m, value(m.v)))
+
+
+@program("GatherNd StatelessIf")
+def slices_of_int64_handed_on_in_one_branch(m: Weights, x: Any) -> Any:
+    return S(either(lambda y: found(-y), tf.sin, m, value(m.v)))
+
+
+@program("GatherNd StatelessIf")
+def slices_of_int64_through_concat_in_one_branch(m: Weights, x: Any) -> Any:
+    return S(either(lambda y: found(tf.concat([y, y], 0))[:4], tf.sin, m, value(m.v)))
+
+
+@program("GatherNd StatelessIf")
+def slices_of_int64_into_branches(m: Weights, x: Any) -> Any:
+    return S(found(either(tf.identity, tf.sin, m, value(m.v))))
+
+
+@program("GatherNd StatelessIf")
+def slices_of_int64_into_branches_that_hand_them_on(m: Weights, x: Any) -> Any:
+    return S(found(either(tf.identity, tf.negative, m, value(m.v))))
+
+
+@program("GatherNd StatelessIf")
+def slices_in_slices_into_branches(m: Weights, x: Any) -> Any:
+    return S(rows_nd(rows_nd(either(tf.identity, tf.sin, m, value(m.v)))))
+
+
+@program("GatherNd StatelessIf")
+def slices_in_slices_deeper_in_one_branch(m: Weights, x: Any) -> Any:
+    return S(either(lambda y: rows_nd(rows_nd(y)), lambda y: rows_nd(rows_nd(rows_nd(y))), m, value(m.v)))
