@@ -225,13 +225,15 @@ class Analysis:
         what was captured of one belongs to none.
         """
         context = walk.context
-        if not fact.captures or not (context.looped or context.chosen):
+        if not fact.captures or context == CALLED:
             return False
-        if walk.function.program.origin != "live" and fact.custom != "process":
-            return context.chosen or not fact.captures.isdisjoint(self._inner_functions(walk.function.program))
         own = str(walk.function.name)
         foreign = {name for name in fact.captures if name != own and not own.startswith(f"__inference_{name}_")}
-        return bool(foreign) if context.chosen else "" in foreign
+        if walk.function.program.origin == "live" or fact.custom == "process":
+            return bool(foreign) if context.chosen or context.beyond else "" in foreign
+        if not context.inner:
+            return context.beyond and bool(foreign - {""})
+        return context.chosen or not fact.captures.isdisjoint(self._inner_functions(walk.function.program))
 
     def _inner_functions(self, program: Program) -> frozenset[str]:
         """The functions of loops, and "", for variables, which are out of reach there, too."""

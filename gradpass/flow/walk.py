@@ -26,22 +26,26 @@ class Context(NamedTuple):
     """What TensorFlow knows where a function runs: less in a loaded loop body or branch than in one that is called.
 
     `handles` tells whether it knows the shapes behind the function's resources: in a loaded concrete function it does,
-    in a loaded loop body not. `inner` is a loaded body or branch. `looped` and `chosen` tell, in a live function too,
-    that a loop or a branch stands around: what a custom gradient captured may be out of its reach there.
+    in a loaded loop body not. `inner` is a loaded body or branch. The others tell, of a live function too, where what a
+    custom gradient captured may be out of its reach: `looped` in a loop, `chosen` in a branch of the function that was
+    called last, `beyond` in a function that was called in a branch.
     """
 
     handles: bool = True
     inner: bool = False
     looped: bool = False
     chosen: bool = False
+    beyond: bool = False
 
     def inside(self, node: Node) -> Context:
         """The context of the functions that a node of this one runs."""
         loop, branch = node.op in LOOPS, node.op in BRANCHES
+        if not (loop or branch):
+            return Context(looped=self.looped, beyond=self.beyond or self.chosen)
         looped, chosen = self.looped or loop, self.chosen or branch
-        if node.function.program.origin == "live" or not (loop or branch):
-            return Context(looped=looped, chosen=chosen)
-        return Context(self.handles and branch, True, looped, chosen)
+        if node.function.program.origin == "live":
+            return Context(looped=looped, chosen=chosen, beyond=self.beyond)
+        return Context(self.handles and branch, True, looped, chosen, self.beyond)
 
 
 CALLED = Context()

@@ -82,3 +82,19 @@ def custom_gradient_captures_in_a_branch(m: Weights, x: Any) -> Any:
 def custom_gradient_captures_from_outside_the_branch(m: Weights, x: Any) -> Any:
     y = tf.sin(m.v)
     return S(tf.cond(S(m.moving) > 0, lambda: squared(y), lambda: y)) + S(m.w)
+
+
+@program("If IdentityN")
+def custom_gradient_captures_in_a_call_in_a_branch(m: Weights, x: Any) -> Any:
+    called = function(lambda a: squared(tf.sin(a)))
+    return S(tf.cond(S(m.moving) > 0, lambda: called(m.v), lambda: value(m.v))) + S(m.w)
+
+
+@program("StatelessWhile IdentityN")
+def custom_gradient_captures_in_a_loop_of_a_call_in_a_branch(m: Weights, x: Any) -> Any:
+    def looping(a: Any) -> Any:
+        turn = reversed_by(tf.tanh(a))
+        return loop(lambda b: tf.sin(turn(b)), a)[0]
+
+    called = function(looping)
+    return S(tf.cond(S(m.moving) > 0, lambda: called(value(m.v)), lambda: value(m.v))) + S(m.w)
