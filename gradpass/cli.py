@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
 import sys
 import traceback
@@ -27,7 +28,7 @@ FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
 
 NOT_YET = "is not part of this version of gradpass"
 LATER_COMMANDS = ("prune", "harden", "bench", "probe")
-LATER_FORMATS = ("sarif", "github", "markdown", "html", "model-explorer")
+FORMATS = ("text", "concise", "json", "sarif", "github", "markdown", "html", "model-explorer")
 
 Command = Callable[..., Any]
 
@@ -54,20 +55,22 @@ def later(*flags: str, **attributes: Any) -> Callable[[Command], Command]:
     return click.option(*flags, callback=refuse, expose_value=False, hidden=True, **attributes)
 
 
-def _format(ctx: click.Context, _: click.Parameter, value: str) -> str:
-    if value in LATER_FORMATS:
-        raise GradpassError(f"--format {value} {NOT_YET}; choose text, concise or json")
-    return value
-
-
 def format_option(*formats: str) -> Callable[[Command], Command]:
-    """`--format`: the ones that a command has; those to come are known by name."""
+    """`--format`: those that a command has; the others are known by name."""
+
+    def known(ctx: click.Context, _: click.Parameter, value: str) -> str:
+        if value not in formats:
+            *first, last = formats
+            choice = f"{', '.join(first)} or {last}"
+            raise GradpassError(f"--format {value} is for `gradpass check`; `gradpass {ctx.info_name}` has {choice}")
+        return value
+
     return click.option(
         "--format",
         "style",
-        type=click.Choice([*formats, *LATER_FORMATS]),
+        type=click.Choice(FORMATS),
         default="text",
-        callback=_format,
+        callback=known,
         metavar="F",
         help=f"{', '.join(formats)}.",
     )
@@ -117,7 +120,7 @@ def commands(context: click.Context) -> None:
     help="2: the gradient of the gradients of all targets (default: 1).",
 )
 @tensorflow_option
-@format_option("text", "concise", "json")
+@format_option(*FORMATS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file.")
 @click.option("--select", metavar="CODES", help="Only these codes or prefixes (GP1,GP204).")
 @click.option("--ignore", metavar="CODES", help="Not these codes or prefixes.")
@@ -175,12 +178,7 @@ def check(
             return 0
         if baseline:
             report = suppress.known(report, baseline)
-    if style == "concise":
-        from gradpass.report.concise import render_concise
-
-        _put(render_concise(report), output)
-    else:
-        _emit(report, style, output)
+    _emit(report, style, output)
     return report.exit_status
 
 
@@ -317,11 +315,11 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _emit(report: Report | FixReport, style: str, output: Path | None) -> None:
-    """Prints a report as text or JSON, or writes it to a file."""
-    if style == "json":
-        from gradpass.report.json import render_json
-
-        _put(render_json(report) + "\n", output)
+    """Prints a report, or writes it to a file; `report/` has a module for each format."""
+    if style != "text":
+        name = style.replace("-", "_")
+        rendered: str = getattr(importlib.import_module(f"gradpass.report.{name}"), f"render_{name}")(report)
+        _put(rendered if rendered.endswith("\n") or not rendered else f"{rendered}\n", output)
     elif output is not None:
         _put(str(report), output)
     else:

@@ -145,7 +145,6 @@ def test_commands_to_come_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(["check", "x", "--format", name] for name in cli.LATER_FORMATS),
         ["fix", "x", "--prune"],
         ["fix", "x", "--all"],
         ["fix", "x", "--through-stop-gradient"],
@@ -153,6 +152,19 @@ def test_commands_to_come_are_refused_by_name(name: str) -> None:
 )  # fmt: skip
 def test_options_to_come_are_refused_by_name(words: list[str]) -> None:
     assert f"{words[2]}" in error(*words) and "is not part of this version" in error(*words)
+
+
+@pytest.mark.parametrize("name", cli.FORMATS)
+def test_every_format_is_written(name: str, models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    assert Ran("check", models / "severed", "--format", name, "-o", out).status == 1
+    written = out.read_text("utf-8")
+    assert "GP101" in written and "GP102" in written and written.endswith("\n")
+    assert Ran("check", models / "severed", "--format", name).out == written
+    if name not in ("text", "json"):
+        for command in (["fix", "x"], ["crosscheck", "x", "y"]):
+            said = error(*command, "--format", name)
+            assert said == f"--format {name} is for `gradpass check`; `gradpass {command[0]}` has text or json"
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
@@ -284,6 +296,7 @@ def process(*words: object, **environment: str) -> subprocess.CompletedProcess[s
         ["check", "{severed}"],
         ["check", "{severed}", "--format", "json"],
         ["check", "{severed}", "--format", "concise", "--entry", "all", "--wrt", "both"],
+        *(["check", "{severed}", "--format", name] for name in cli.FORMATS[3:]),
         ["check", "{frozen}"],
         ["check", "nowhere"],
         ["fix", "nowhere"],

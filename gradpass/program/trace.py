@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from gradpass.program.debuginfo import DebugInfo, Trace, traces
 from gradpass.program.graph import Program, Value
 from gradpass.program.savedmodel import Entry, Model, Shape, Variable
 
@@ -47,7 +48,22 @@ def of_function(function: tf.types.experimental.ConcreteFunction) -> Model:
     inputs = {argument.name: argument.output(0) for argument in body.arguments[:split]}
     outputs = dict(zip(_names(function.structured_outputs, len(body.results)), body.results, strict=True))
     entry = Entry(LIVE, body, inputs, outputs, captures)
-    return Model(Path(body.name or LIVE), LIVE, raw, program, variables, {LIVE: entry}, captured=set(captures))
+    return Model(
+        Path(body.name or LIVE), LIVE, raw, program, variables, {LIVE: entry},
+        captured=set(captures), read_debug_info=lambda: _debug_info(graph, program),
+    )  # fmt: skip
+
+
+def _debug_info(graph: tf.Graph, program: Program) -> DebugInfo:
+    """The stacks in which the nodes of a graph's functions were made; of functions read from disk there are none."""
+    found: dict[tuple[str, str], Trace] = {}
+    for name in program.functions:
+        # `tf.Operation.traceback` is public, the graphs of called functions are not. TensorFlow's own writer of debug
+        # information (saved_model/save.py) asks in this way in TensorFlow 2.18 to 2.21; a test fails when it moves.
+        info = getattr(graph._get_function(name), "graph_debug_info", None)
+        if info is not None:
+            found.update(traces(info, name))
+    return DebugInfo(found)
 
 
 def _variable(key: int, variable: tf.Variable, taken: set[str]) -> Variable:

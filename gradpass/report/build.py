@@ -16,7 +16,10 @@ from gradpass.flow.verdict import Target as Judged
 from gradpass.program.savedmodel import Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
-from gradpass.report.site import Site, assignments
+from gradpass.report.neighbourhood import Neighbourhoods
+from gradpass.report.scopes import Layers
+from gradpass.report.site import Sites, assignments
+from gradpass.report.sources import source_of
 from gradpass.report.words import size, whom
 from gradpass.rules.base import by_op
 
@@ -35,7 +38,8 @@ def build(
     entries = [builder.entry(verdict) for verdict in verdicts]
     builder.orphans()
     table = edges.table_for(model.program.tensorflow).version
-    return Report(str(model.path), entries, builder.finish(), __version__, table, order)
+    found = builder.finish()
+    return Report(str(model.path), entries, found, __version__, table, order, around=Neighbourhoods(model))
 
 
 class _Builder:
@@ -44,6 +48,7 @@ class _Builder:
     def __init__(self, model: Model, declined: Mapping[Place, str]) -> None:
         self.model = model
         self.declined = declined
+        self.sites = Sites(model.program)
         self.found: dict[tuple[Any, ...], _Cause] = {}
 
     def entry(self, verdict: EntryVerdict) -> Entry:
@@ -90,7 +95,8 @@ class _Builder:
         starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows"]
         integer = [i for i in starved if not _is_float(verdict.targets[i])]
         lost = [i for i in verdict.disconnected if i not in integer and i not in verdict.uncaptured]
-        assigned = {i for i in lost if self._is_assigned(verdict, i)}
+        # Asked of all at once first: in most models there is nothing of the kind.
+        assigned = {i for i in lost if self._assigned(verdict, [i])} if self._assigned(verdict, lost) else set()
         # Where no variable is connected, it is not this or that layer: the loss is of something else.
         variables = {i for i, t in enumerate(verdict.targets) if t.kind == "variable" and t.captured and _is_float(t)}
         nobody = bool(variables) and variables <= set(lost)
@@ -112,20 +118,23 @@ class _Builder:
         severing = set()
         for cut in cuts:
             if cut.derivative is None:
-                onward = Site(self.model.program, cut).onward
+                onward = self.sites.at(cut).onward
                 behind = [cut.node, *(node.name for node in (*onward.nodes, *(end for end, _ in onward.ends)))]
                 severing |= {(cut.function, name) for name in behind}
         return severing
 
-    def _is_assigned(self, verdict: EntryVerdict, index: int) -> bool:
-        """Whether what is computed from a target goes into a variable."""
-        entry, target = self.model.entries.get(verdict.name), verdict.targets[index]
-        if entry is None:
+    def _assigned(self, verdict: EntryVerdict, targets: list[int]) -> bool:
+        """Whether what is computed from some targets goes into a variable."""
+        entry = self.model.entries.get(verdict.name)
+        if entry is None or not targets:
             return False
-        if target.kind == "input":
-            return bool(assignments([entry.inputs[target.name]]))
-        keys = (key for key, variable in self.model.variables.items() if variable.path == target.path)
-        return any(assignments(entry.captures.get(key, ())) for key in keys)
+        asked = [verdict.targets[i] for i in targets]
+        paths = {target.path for target in asked if target.kind == "variable"}
+        places = [entry.inputs[target.name] for target in asked if target.kind == "input"]
+        for key, variable in self.model.variables.items():
+            if variable.path in paths:
+                places += entry.captures.get(key, ())
+        return bool(assignments(places))
 
     def _code_of(self, cut: Cut, bystander: bool = False) -> type[Code]:
         """The code of a cut: a custom gradient that is lost, one that knows the site, that of the op, or a general."""
@@ -133,11 +142,11 @@ class _Builder:
             return find({"zero": "GP303", "none": "GP117", "raises": "GP116"}[cut.how])
         if cut.how == "raises" and cut.error is None and self._has_custom_gradient(cut):
             return find("GP110")
-        if cut.error is not None:
-            return find("GP115")
-        fitting = code_of_site(Site(self.model.program, cut, bystander))
+        fitting = code_of_site(self.sites.at(cut, bystander))
         if fitting is not None:
             return fitting
+        if cut.error is not None:
+            return find("GP115")
         return code_of_op(cut.op) or find({"raises": "GP109", "zero": "GP300", "none": "GP100"}[cut.how])
 
     def _has_custom_gradient(self, cut: Cut) -> bool:
@@ -153,7 +162,18 @@ class _Builder:
 
     def finish(self) -> list[Diagnostic]:
         """The diagnostics, in the order in which the causes were met."""
-        return [cause.diagnostic(self.declined) for cause in self.found.values()]
+        found = [(cause, cause.diagnostic(self.declined)) for cause in self.found.values()]
+        placed = [(diagnostic, cause.cut, cause.entries[0]) for cause, diagnostic in found if cause.cut]
+        layers = Layers(self.model)
+        for diagnostic, cut, entry in placed:
+            diagnostic.source = source_of(self.model.debug_info, cut.function, cut.node)
+            layer = layers.layer_of(entry, cut)
+            if layer:
+                scope = cut.node.rpartition("/")[0]
+                diagnostic.notes.append(f"the scope `{scope}` reads the variables of the layer `{layer}`")
+        if placed and self.model.debug_info.problem:
+            placed[0][0].notes.append(self.model.debug_info.problem)
+        return [diagnostic for _, diagnostic in found]
 
 
 class _Cause:
@@ -224,10 +244,11 @@ class _Cause:
         if self.cut and any(t.state == "zero" and t.structure == "none" for t in starved):
             notes.append(HIDDEN)
         beside = [name for path, (name, _) in self.raises.items() if path not in self.starves]
-        if beside:
-            shown = whom(beside, "target")
-            passes = "" if self.cut and self.cut.derivative else ", though no way from there passes through this op"
-            notes.append(f"TensorFlow raises for {shown} too{passes}")
+        if beside and self.starves:
+            # Of an op that raises in spite of a derivative nobody looked who passes through it.
+            plain = self.cut is not None and self.cut.derivative is None and self.cut.error is None
+            passes = ", though no way from there passes through this op" if plain else ""
+            notes.append(f"TensorFlow raises for {whom(beside, 'target')} too{passes}")
         return notes
 
     def _fix(self, declined: Mapping[Place, str]) -> Fix:

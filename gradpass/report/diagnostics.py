@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gradpass.errors import GradpassError
 from gradpass.flow.verdict import State, Structure
+
+if TYPE_CHECKING:
+    from gradpass.report.neighbourhood import Drawing, Neighbourhoods
 
 SCHEMA_VERSION = 1
 
@@ -82,6 +85,12 @@ class Diagnostic:
     notes: list[str] = field(default_factory=list)
     fix: Fix = field(default_factory=lambda: Fix("refuse"))
 
+    @property
+    def cut(self) -> int | None:
+        """The place of the op on the path. A target may bear its name; an op beside all ways is alone there."""
+        places = [i for i, name in enumerate(self.path) if name == self.node]
+        return next(filter(None, places), places[0] if places else None)
+
 
 @dataclass
 class Entry:
@@ -97,7 +106,7 @@ class Report:
     """The verdict on a target, as shown by `gradpass check`; of order 2 it is that on the gradient's own gradient.
 
     `suppressed` counts the findings that a project lives with, by why they are not shown; `outdated` those of its
-    baseline that are no longer found.
+    baseline that are no longer found. `around` looks into the program when a drawing is asked for.
     """
 
     target: str
@@ -108,6 +117,7 @@ class Report:
     order: int = 1
     suppressed: dict[str, int] = field(default_factory=dict)
     outdated: int = 0
+    around: Neighbourhoods | None = field(default=None, repr=False, compare=False)
 
     @property
     def targets(self) -> list[Target]:
@@ -178,6 +188,10 @@ class Report:
         if not self.ok:
             raise GradientError(self)
 
+    def drawing(self, diagnostic: Diagnostic) -> Drawing | None:
+        """What stands around a finding; None where there is no path to draw."""
+        return self.around.drawing(diagnostic) if self.around else None
+
     def render(self, width: int) -> Iterable[Any]:
         """The report for people, as rich renderables."""
         from gradpass.report.text import render_report
@@ -188,6 +202,11 @@ class Report:
         from gradpass.report.text import plain
 
         return plain(self.render)
+
+    def _repr_html_(self) -> str:
+        from gradpass.report.html import fragment
+
+        return fragment(self)
 
 
 class GradientError(GradpassError):

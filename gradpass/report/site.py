@@ -22,12 +22,32 @@ CALCULATING = frozenset(
 )
 
 
+Readers = dict[Node, list[tuple[Node, int]]]
+
+
+class Sites:
+    """All cuts of a program; who reads what is looked up once for all those in a function."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._readers: dict[str | None, Readers] = {}
+
+    def at(self, cut: Cut, bystander: bool = False) -> Site:
+        """The site of a cut; `bystander` tells that it severs nobody and only makes TensorFlow raise for others."""
+        if cut.function not in self._readers:
+            program = self.program
+            function = program.graph if cut.function is None else program.function(cut.function)
+            self._readers[cut.function] = _readers(function)
+        return Site(self.program, cut, self._readers[cut.function], bystander)
+
+
 @dataclass(frozen=True)
 class Site:
-    """A cut in its program. `bystander` tells that it severs nobody and only makes TensorFlow raise for others."""
+    """A cut in its program."""
 
     program: Program
     cut: Cut
+    readers: Readers
     bystander: bool = False
 
     @property
@@ -43,13 +63,15 @@ class Site:
     @cached_property
     def onward(self) -> Onward:
         """What is computed from the op's result before a float comes out again."""
-        return _onward(self.function, self.node)
+        return _onward(self.function, self.node, self.readers)
 
     @property
     def decides_only(self) -> bool:
         """Whether all that becomes of the op's result is the choice of a branch."""
         ends = self.onward.ends
-        return bool(ends) and not self.onward.returned and all(_chooses(node, place) for node, place in ends)
+        if self.cut.error is not None or self.onward.returned:
+            return False
+        return bool(ends) and all(_chooses(node, place) for node, place in ends)
 
     @property
     def is_judged(self) -> bool:
@@ -57,7 +79,8 @@ class Site:
         region = {node.op for node in self.onward.nodes}
         ends = self.onward.ends
         return (
-            bool(region & JUDGING)
+            self.cut.error is None
+            and bool(region & JUDGING)
             and region <= JUDGING | CALCULATING
             and bool(ends)
             and not self.onward.returned
@@ -74,20 +97,31 @@ class Onward:
     returned: bool
 
 
-def _onward(function: Function, start: Node) -> Onward:
+def _onward(function: Function, start: Node, readers: Readers) -> Onward:
     nodes: list[Node] = []
     ends: list[tuple[Node, int]] = []
     reached = {start}
-    for node in function.order():
-        for place, value in enumerate(node.inputs):
-            if value.node not in reached or is_float(value.dtype):
+    todo = [start]
+    while todo:
+        for node, place in readers.get(todo.pop(), ()):
+            if is_float(node.inputs[place].dtype):
                 continue
             if callees(node) or any(is_float(v.dtype) for v in node.used_outputs):
                 ends.append((node, place))
             elif node not in reached:
                 reached.add(node)
                 nodes.append(node)
+                todo.append(node)
     return Onward(tuple(nodes), tuple(ends), any(v.node in reached for v in function.results))
+
+
+def _readers(function: Function) -> Readers:
+    """Who reads each node of a function, at which input."""
+    found: Readers = {}
+    for node in function.nodes:
+        for place, value in enumerate(node.inputs):
+            found.setdefault(value.node, []).append((node, place))
+    return found
 
 
 def _chooses(node: Node, place: int) -> bool:

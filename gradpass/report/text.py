@@ -8,20 +8,25 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from gradpass.report.diagnostics import Diagnostic, Report
+from gradpass.report.sources import marked
 from gradpass.report.words import count, plural
 
 PLAIN_WIDTH = 110  # where there is no terminal to ask
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 ARROW, BROKEN, GAP = "→", "✗", "…"
 ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "..."})
+UNDERLINE = "^"
+DOTS = "..."  # for what has no room of a line of code; as wide in ASCII, so that the underline stays below its code
+GUTTER = 3  # columns for the numbers of lines, if they are no longer
 NEAR = 2  # nodes shown on each side of a cut and at both ends of a path
 SHOWN_NAMES = 6
 TRACED = re.compile(r"__inference_(.+)_[0-9]+")  # what TensorFlow makes of the name of a Python function
-PLAIN_CALL = re.compile(r"(Stateful)?PartitionedCall(_[0-9]+)?")  # a call that nobody named
+PLAIN_CALL = re.compile(r"(^|/)(Stateful)?PartitionedCall(_[0-9]+)?$")  # a call that nobody named
 
 
 Rendering = Callable[[int], Iterable[RenderableType]]  # made for a width
@@ -35,7 +40,11 @@ def show(rendering: Rendering, file: IO[str]) -> None:
             _print(console, item)
     else:
         text = plain(rendering)
-        file.write(text if _writes_unicode(file) else text.translate(ASCII))
+        if not _writes_unicode(file):
+            # The user's code and names may hold anything.
+            encoding = getattr(file, "encoding", None) or "ascii"
+            text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+        file.write(text)
 
 
 def plain(rendering: Rendering, width: int = PLAIN_WIDTH) -> str:
@@ -75,20 +84,38 @@ def render_diagnostic(diagnostic: Diagnostic, report: Report, width: int) -> Ite
     head = Text.assemble((f"{diagnostic.severity}[{diagnostic.code}]", style))
     yield from _wrapped(head, ": ", diagnostic.message, width, "bold")
     where = location(diagnostic)
+    number = str(diagnostic.source.line) if diagnostic.source else ""
+    margin = " " * max(GUTTER, len(number))
     if where:
-        yield Text.assemble(("  --> ", "bold blue"), where)
-    bar = Text("   |", "bold blue")
-    if diagnostic.source:
+        yield Text.assemble((f"{margin[1:]}--> ", "bold blue"), where)
+    bar = Text(f"{margin}|", "bold blue")
+    if diagnostic.source and diagnostic.source.text:
         yield bar
-        number = str(diagnostic.source.line)
-        yield Text.assemble((f"{number:>3}| ", "bold blue"), diagnostic.source.text)
+        code, underline = _excerpt(diagnostic.source.text, diagnostic.op, width - len(margin) - 2)
+        yield Text.assemble((f"{number:>{len(margin)}}| ", "bold blue"), code)
+        yield Text.assemble((f"{margin}| ", "bold blue"), (underline, style))
     if diagnostic.path:
         yield bar
         for part in _path(diagnostic, width):
-            yield Text.assemble(("   | ", "bold blue"), part)
+            yield Text.assemble((f"{margin}| ", "bold blue"), part)
         yield bar
     for label, text in _lines(diagnostic, report):
-        yield from _wrapped(Text.assemble(("   = ", "bold blue"), (f"{label}:", "bold")), " ", text, width)
+        yield from _wrapped(Text.assemble((f"{margin}= ", "bold blue"), (f"{label}:", "bold")), " ", text, width)
+
+
+def _excerpt(code: str, op: str | None, room: int) -> tuple[str, str]:
+    """The user's line, or what of it has room, and below it the underline of what makes the op."""
+    code = code.replace("\t", " ")
+    start, end = marked(code, op)
+    over = cell_len(code) - room
+    if over > 0 and start > len(DOTS):
+        cut = min(start, over + len(DOTS))
+        code = DOTS + code[cut:]
+        start, end = start - cut + len(DOTS), end - cut + len(DOTS)
+    if cell_len(code) > room:
+        code = set_cell_size(code, room - len(DOTS)) + DOTS
+        end = min(end, len(code))
+    return code, " " * cell_len(code[:start]) + UNDERLINE * cell_len(code[start:end])
 
 
 def location(diagnostic: Diagnostic) -> str:
@@ -100,7 +127,8 @@ def location(diagnostic: Diagnostic) -> str:
     where = f"node {diagnostic.node}"
     if diagnostic.function:
         where += " of function " + TRACED.sub(r"\1", diagnostic.function)
-    through = [name for name in diagnostic.stack if not PLAIN_CALL.fullmatch(name)]
+    # Of a call that nobody named the scope is left, which is its layer's.
+    through = [scope for name in diagnostic.stack if (scope := PLAIN_CALL.sub("", name))]
     return where + (f", inside {f' {ARROW} '.join(through)}" if through else "")
 
 
@@ -175,15 +203,22 @@ def summary_line(report: Report) -> Text:
     if not summary["targets"]:
         return line(f"nothing to check: {report.target} has no trainable variables{notes}", "bold yellow")
     starved = sum(t.starved for t in report.targets)
+    noun = report.targets[0].kind if len({t.kind for t in report.targets}) == 1 else "target"
     total = f"{count(summary['starved_parameters'])} of {plural(summary['parameters'], 'parameter')}"
     if not starved:
         everybody = f"all {plural(summary['targets'], 'target')}, {plural(summary['parameters'], 'parameter')}"
         what = "gradients" if report.order == 1 else "second gradients"
         return line(f"{what} reach {everybody}{notes}", "bold green")
-    found = [plural(severities.count(s), s) for s in ("error", "warning", "note") if s in severities]
-    share = f"{starved} of {plural(summary['targets'], 'target')} starved, {total}"
     second = "" if report.order == 1 else ", in the gradient of the gradient"
-    return line(f"{', '.join(found) or 'no finding selected'}: {share}{second}{_suppressed(report)}", STYLES["error"])
+    end = f"{second}{_suppressed(report)}"
+    of_all = f"{starved} of {plural(summary['targets'], noun)}"
+    ops = {i for i, d in enumerate(report.diagnostics) if d.node is not None and d.severity != "note"}
+    if ops and all(ops & set(t.diagnostics) for t in report.targets if t.starved):
+        verb = "severs" if len(ops) == 1 else "sever"
+        return line(f"{plural(len(ops), 'op')} {verb} {of_all}: {total}{notes}{second}", STYLES["error"])
+    found = [plural(severities.count(s), s) for s in ("error", "warning", "note") if s in severities]
+    share = f"{of_all} starved, {total}"
+    return line(f"{', '.join(found) or 'no finding selected'}: {share}{end}", STYLES["error"])
 
 
 def _suppressed(report: Report) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import tensorflow as tf
@@ -37,6 +38,13 @@ class Row:
     blamed: tuple[Blamed, ...]
     target: str = "v"
     by_data: bool = False
+
+    @property
+    def written(self) -> CodeType:
+        """What the user wrote."""
+        cells = dict(zip(self.body.__code__.co_freevars, self.body.__closure__ or (), strict=True))
+        code: CodeType = (cells["body"].cell_contents if "body" in cells else self.body).__code__
+        return code
 
     @property
     def state(self) -> str:

@@ -13,6 +13,7 @@ training step. 19 (the second order is missing) belongs to `--order 2`.
 from __future__ import annotations
 
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from gradpass.flow.verdict import EntryVerdict
 from gradpass.program.savedmodel import Model, read
 from gradpass.report.build import build
 from gradpass.report.diagnostics import Diagnostic
+from tests.flow import causes
 from tests.flow.causes import ROWS, Row, S
 from tests.flow.truth import SHAPE, Answers, Weights, ask, save
 
@@ -42,7 +44,8 @@ def entry(row: Row) -> str:
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    path = save(tmp_path_factory.mktemp("causes") / "m", {entry(row): row.body for row in ROWS})
+    bodies = {entry(row): row.body for row in ROWS}
+    path = save(tmp_path_factory.mktemp("causes") / "m", bodies, save_debug_info=True)
     model = read(path)
     (truth,) = ask(path)
     return Catalogue(model, {verdict.name: verdict for verdict in analyse(model, "all", "both")}, truth)
@@ -101,6 +104,22 @@ def test_blamed_by_code_op_and_node(row: Row, catalogue: Catalogue) -> None:
     (target,) = (target for target in report.targets if target.name == row.target)
     found = [report.diagnostics[i] for i in target.diagnostics]
     assert tuple(named(diagnostic) for diagnostic in found) == row.blamed
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.blamed and row.blamed[0][1]], ids=entry)
+def test_blamed_at_the_line_that_a_user_wrote(row: Row, catalogue: Catalogue) -> None:
+    report = build(catalogue.model, analyse(catalogue.model, entry(row)))
+    places = [diagnostic.source for diagnostic in report.diagnostics if diagnostic.node is not None]
+    assert places
+    for source in places:
+        assert source is not None and Path(source.file).name == Path(causes.__file__).name
+        assert source.line in lines(row.written) and source.text
+
+
+def lines(code: CodeType) -> set[int]:
+    """The lines of a function, and of those in it."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {line for _, _, line in code.co_lines() if line}.union(*map(lines, inner))
 
 
 def named(diagnostic: Diagnostic) -> tuple[str, str | None, str | None]:

@@ -44,7 +44,7 @@ def test_a_finding_in_full() -> None:
         "           derivative\n"
         "   = fix: `gradpass fix saved_model` adds a derivative: softmax-argmax (estimator)\n"
         "\n"
-        "1 error: 1 of 2 targets starved, 6 of 12 parameters\n"
+        "1 op severs 1 of 2 variables: 6 of 12 parameters\n"
         "For more on a code: `gradpass explain GP102`\n"
     )
 

@@ -72,18 +72,14 @@ def loss():
 
 class RaisingGradient(Code):
     """TensorFlow has a gradient function for this op, and the function raises: for these dtypes or attributes, where a
-    shape is not known before the run, where the gradient that it is given is tf.IndexedSlices (as tf.gather makes it),
-    or because of how the model was loaded. It takes the whole call with it, so that every variable of the function gets
-    the error, also those that never pass through the op.
+    shape is not known before the run, or because of how the model was loaded. It takes the whole call with it, so that
+    every variable of the function gets the error, also those that never pass through the op.
     """
 
     code = "GP115"
     name = "raising-gradient"
     message = "the gradient function of {what} raises {error}: {whom} {gets}"
-    help = (
-        "give the op what its gradient function asks for: static shapes, int32 indices, float32 values; a product with "
-        "1.0 in front of tf.gather makes a dense tensor of tf.IndexedSlices"
-    )
+    help = "give the op what its gradient function asks for: static shapes, int32 indices, float32 values"
     says = "TypeError"
     failing = """
 v = tf.Variable([3.0, 1.0, 2.0])
@@ -99,6 +95,40 @@ v = tf.Variable([3.0, 1.0, 2.0])
 def loss():
     return tf.reduce_sum(tf.math.top_k(v, 2).values)
 """
+
+
+class RefusesSlices(Code):
+    """The gradient of tf.gather along the first axis is tf.IndexedSlices: some rows, and where they belong. Most
+    gradient functions make a dense tensor of it. This one does not and raises; so does every custom gradient of a
+    loaded model. The gradient of tf.gather_nd puts slices into each other, which no function can give back.
+
+    A product with 1.0 between this op and the gather changes no value and makes the gradient dense.
+    """
+
+    code = "GP126"
+    name = "refuses-slices"
+    message = "the gradient function of {what} raises {error}: {whom} {gets}"
+    help = "gather from 1.0 * y in place of y, or use tf.gather for tf.gather_nd: its gradient is dense then"
+    says = "TypeError"
+    failing = """
+v = tf.Variable([[0.1, 0.7, 0.8], [0.5, 0.2, 0.4]])
+
+def loss():
+    colours = tf.image.rgb_to_hsv(v)
+    return tf.reduce_sum(tf.gather(colours, [1]))
+"""
+    fixed = """
+v = tf.Variable([[0.1, 0.7, 0.8], [0.5, 0.2, 0.4]])
+
+def loss():
+    colours = tf.image.rgb_to_hsv(v)
+    return tf.reduce_sum(tf.gather(1.0 * colours, [1]))
+"""
+
+    @classmethod
+    def fits(cls, site: Site) -> bool:
+        """An op of which TensorFlow says that it cannot do with tf.IndexedSlices."""
+        return "IndexedSlices" in (site.cut.error or "")
 
 
 class LostCustomGradient(Code):

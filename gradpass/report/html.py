@@ -1,0 +1,192 @@
+"""Renders a report as one HTML file that needs nothing else, each finding with a drawing of what is severed."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gradpass.report.codes import find
+from gradpass.report.diagnostics import Diagnostic, Report
+from gradpass.report.layout import Point, arrange
+from gradpass.report.neighbourhood import Box, Drawing, Flow
+from gradpass.report.text import location, shortened, summary_line
+from gradpass.report.words import count, plural, whom
+
+LETTER = 7.3  # the width of a letter of the drawing's font, at its 12 pixels, on the widest of common systems
+LETTERS = 27  # of a box's label
+PADDING = 10.0
+LINE = 16.0
+DRAWN = 100  # findings with a drawing: with more of them nobody looks, and no browser likes the page
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """A box with its place and its words as they fit."""
+
+    box: Box
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class DrawnLink:
+    """A link as the data of an SVG path, thick on the gradient's path; and where the mark stands if it is broken.
+
+    What several links share is drawn with the first of them, or it would be darker than the rest; so some lack an end.
+    """
+
+    flow: Flow
+    shape: str
+    on_path: bool
+    arrow: bool
+    mark: Point | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that the template of a drawing wants."""
+
+    title: str
+    description: str
+    boxes: list[DrawnBox]
+    links: list[DrawnLink]
+    width: float
+    height: float
+    left_out: int
+
+
+def render_html(report: Report) -> str:
+    """The whole page."""
+    return _rendered("page.html", report)
+
+
+def fragment(report: Report) -> str:
+    """The same without the page around it, as a notebook shows it."""
+    return _rendered("report.html", report)
+
+
+def _rendered(template: str, report: Report) -> str:
+    findings = []
+    for i, diagnostic in enumerate(report.diagnostics):
+        drawing = report.drawing(diagnostic) if i < DRAWN else None
+        findings.append((diagnostic, find(diagnostic.code), picture(diagnostic, drawing) if drawing else None))
+    # Several reports of one notebook stand on one page.
+    prefix = f"gp{zlib.crc32(repr(report).encode()):08x}"
+    summary = summary_line(report).plain
+    rendered: str = (
+        _environment()
+        .get_template(template)
+        .render(report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN)
+    )
+    return rendered
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("gradpass.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(quoted=quoted, chain=chain, place=location, count=count, plural=plural, number=_number)
+    return environment
+
+
+def quoted(text: str) -> Iterator[tuple[bool, str]]:
+    """A sentence in parts: whether it is a `quoted` name, and what stands there."""
+    for i, part in enumerate(re.split(r"`([^`]*)`", text)):
+        if part:
+            yield bool(i % 2), part
+
+
+def chain(diagnostic: Diagnostic) -> Iterator[tuple[str, bool, bool]]:
+    """The shortened path: each name, whether it is the cut, and whether no gradient comes to it from behind."""
+    seen = False
+    for i, name in enumerate(shortened(diagnostic.path, diagnostic.node)):
+        is_cut = i > 0 and name == diagnostic.node and not seen
+        yield name, is_cut, is_cut
+        seen = seen or is_cut
+
+
+def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
+    """A drawing with its coordinates."""
+    words = [(_fitting(box.label), _fitting(box.detail)) for box in drawing.boxes]
+    sizes = [
+        (max(len(label), len(detail)) * LETTER + 2 * PADDING, (2 if detail else 1) * LINE + PADDING)
+        for label, detail in words
+    ]
+    layout = arrange(sizes, [(link.start, link.end) for link in drawing.links], drawing.spine)
+    boxes = [
+        DrawnBox(box, x - width / 2, y, width, height, label, detail)
+        for box, (x, y), (width, height), (label, detail) in zip(
+            drawing.boxes, layout.places, sizes, words, strict=True
+        )
+    ]
+    links = []
+    shared: set[tuple[Flow, bool, Point, Point]] = set()
+    for link in drawing.links:
+        points = layout.routes[link.start, link.end]
+        on_path = link.end == link.start + 1 < drawing.spine
+        pieces = [(link.flow, on_path, *piece) for piece in pairwise(points)]
+        fresh = [piece not in shared for piece in pieces]
+        shared.update(pieces)
+        mark = _mark(points) if link.flow == "broken" and fresh[-1] else None
+        links.append(DrawnLink(link.flow, _curve(points, fresh), on_path, fresh[-1], mark))
+    links.sort(key=lambda link: (link.on_path, link.flow))  # what matters is drawn over the rest
+    return Picture(
+        f"{diagnostic.code} {diagnostic.name}: the gradient's way to {diagnostic.path[0]}",
+        f"{diagnostic.node} ({diagnostic.op}) stands between {whom(diagnostic.starves, 'target') or diagnostic.path[0]}"
+        f" and the output {diagnostic.path[-1]}. The path: {', '.join(shortened(diagnostic.path, diagnostic.node))}.",
+        boxes,
+        links,
+        layout.width,
+        layout.height,
+        drawing.left_out,
+    )
+
+
+def _fitting(text: str) -> str:
+    """The end of a name that is too long: the scopes at its beginning tell least."""
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= LETTERS else f"…{one_line[1 - LETTERS :]}"
+
+
+def _curve(points: list[Point], fresh: list[bool]) -> str:
+    """Straight through the rows, bent between them; only those of its pieces that are asked for."""
+    parts = []
+    drawing = False
+    for ((x, y), (to_x, to_y)), wanted in zip(pairwise(points), fresh, strict=True):
+        if wanted and not drawing:
+            parts.append(f"M{_number(x)} {_number(y)}")
+        drawing = wanted
+        if wanted and to_x == x:
+            parts.append(f"V{_number(to_y)}")
+        elif wanted:
+            half = _number((y + to_y) / 2)
+            parts.append(f"C{_number(x)} {half} {_number(to_x)} {half} {_number(to_x)} {_number(to_y)}")
+    return "".join(parts)
+
+
+def _mark(points: list[Point]) -> Point:
+    """Between the last two rows: a link is broken where it arrives."""
+    downwards = points[0][1] < points[-1][1]
+    (x, y), (to_x, to_y) = points[-2:] if downwards else points[-3:-1]
+    return (x + to_x) / 2, (y + to_y) / 2
+
+
+def _number(value: Any) -> str:
+    return f"{value:.1f}".removesuffix(".0")

