@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import inspect
+import runpy
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO
 
 from gradpass.errors import OutputError
 
-SEED = 7
+SCRIPT = Path(__file__).parent / "examples" / "quantizer.py"
 
 
 def make(folder: Path) -> None:
-    """Saves the example: a codebook looked up by argmax, and a gate that is open or shut."""
+    """Saves the example, a codebook looked up by argmax and a gate that is open or shut, and its script beside it."""
     import tensorflow as tf
 
-    class Quantizer(tf.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scores = tf.Variable(tf.random.stateless_normal([4, 8], [SEED, 0]), name="scores")
-            self.codebook = tf.Variable(tf.random.stateless_normal([8, 3], [SEED, 1]), name="codebook")
-            self.gate = tf.Variable(tf.random.stateless_normal([4, 3], [SEED, 2]), name="gate")
-
-        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
-        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            code = tf.argmax(x @ self.scores, axis=1)
-            is_open = tf.cast(x @ self.gate > 0.0, tf.float32)
-            return {"y": tf.gather(self.codebook, code) * is_open}
-
-    model = Quantizer()
     try:
-        tf.saved_model.save(model, str(folder), signatures=model.serve)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        script = shutil.copyfile(SCRIPT, folder.with_name(SCRIPT.name))
+        runpy.run_path(str(script))["save"](str(folder))
     except (OSError, tf.errors.OpError) as problem:
         raise OutputError(f"{folder} cannot be written ({problem}); name another folder") from problem
 
 
 def body() -> str:
     """The lines of the example that lose the gradient, for people to read."""
-    source = inspect.getsource(make)
-    return inspect.cleandoc(source[source.index("            code =") : source.index("    model = ")])
+    source = SCRIPT.read_text("utf-8")
+    return inspect.cleandoc(source[source.index("        code =") : source.index("def save")])
 
 
 def run(folder: Path | None, out: IO[str]) -> int:

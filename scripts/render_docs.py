@@ -71,6 +71,7 @@ def matter(code: type[Code]) -> str:
         gets="gets none",
         entry="the entry",
         bytes="some bytes",
+        mask="makes it zeros by a constant",
         error="an error" if code.order == 1 else "another op",
     )
     return text.partition(": a target")[0]

@@ -21,13 +21,13 @@ def rendered() -> str:
     """The verdict on the demo's model, as it stands in the README."""
     start = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder) / "saved_model")
-        os.chdir(folder)  # so that the report names the model as a user would
+        make(Path(folder) / "quantizer")
+        os.chdir(folder)  # so that the report names the model and its script as a user would
         try:
-            text = plain(check("saved_model").render, WIDTH)
+            text = plain(check("quantizer").render, WIDTH)
         finally:
             os.chdir(start)
-    return f"```text\n$ gradpass check saved_model\n{text}```\n"
+    return f"```text\n$ gradpass check quantizer\n{text}```\n"
 
 
 def main() -> int:

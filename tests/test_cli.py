@@ -68,7 +68,7 @@ def error(*words: object) -> str:
 def test_check_finds_and_exits_with_1(models: Path) -> None:
     ran = Ran("check", models / "severed")
     assert ran.status == 1 and ran.err == ""
-    assert "GP101" in ran.out and "GP102" in ran.out and ran.out.count("--> node") == 2
+    assert "GP101" in ran.out and "GP102" in ran.out and ran.out.count("quantizer.py:") == 2
 
 
 def test_check_of_a_healthy_model(models: Path) -> None:

@@ -324,6 +324,8 @@ def follow(
 
     With `each`, a cut in a function that runs more than once counts once an activation.
     """
+    from gradpass.flow.masks import masked  # which asks an Analysis in its turn
+
     state, structure = Analysis("state"), Analysis("structure")
     followed = []
     for chosen in model.entry(entry):
@@ -333,6 +335,7 @@ def follow(
             from gradpass.flow.blame import blame  # a third of flow/, and most models are well
 
             found = blame(verdict, chosen, places, each)
+        verdict.masks = masked(verdict, chosen, places)
         followed.append((verdict, found))
     return followed
 
@@ -341,7 +344,7 @@ def verdict_of(
     model: Model, entry: Entry, wrt: str, state: Analysis, structure: Analysis
 ) -> tuple[EntryVerdict, list[list[Value]]]:
     """States and structures of all targets of an entry, and the values that stand for each target."""
-    results: list[Value | None] = [v if is_float(v.dtype) else None for v in entry.outputs.values()]
+    results = float_results(entry)
     places: list[list[Value]] = []
     plain: list[tuple[str, str, Literal["variable", "input"], str, Shape, int, bool]] = []
     if wrt != "inputs" and model.kind != "frozen":
@@ -374,8 +377,18 @@ def verdict_of(
         for facts, values in zip(plain, places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=any(v is not None for v in results))
-    verdict.raising = [raised(each, verdict) for each in raising]
+    if raising:
+        from gradpass.flow.route import Routes
+
+        chosen = {v: t.name for t, values in zip(targets, places, strict=True) for v in values}
+        routes = Routes(entry.function, (chosen, {v: name for name, v in entry.inputs.items()}), entry.outputs)
+        verdict.raising = [raised(each, verdict, routes.through(each.stack, each.node)) for each in raising]
     return verdict, places
+
+
+def float_results(entry: Entry) -> list[Value | None]:
+    """The results of an entry that a loss is made of; None in place of the others."""
+    return [v if is_float(v.dtype) else None for v in entry.outputs.values()]
 
 
 def judged_state(values: list[Value], grads: dict[Value, Grad], raises: bool) -> State:
@@ -393,12 +406,12 @@ def judged_structure(values: list[Value], grads: dict[Value, Grad]) -> Structure
     return "flows" if total[1] else "zero" if total[0] else "none"
 
 
-def raised(each: Raising, verdict: EntryVerdict) -> Cut:
+def raised(each: Raising, verdict: EntryVerdict, path: list[str]) -> Cut:
     starves = [i for i, t in enumerate(verdict.targets) if t.state == "raises"]
     stack, node, error = each
     return Cut(
         node.op, node.name, node.function.name, stack, "raises", starves,
-        sum(verdict.targets[i].parameters for i in starves), [node.name],
+        sum(verdict.targets[i].parameters for i in starves), path,
         error=error,
     )  # fmt: skip
 

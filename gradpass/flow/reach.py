@@ -105,10 +105,14 @@ class Reach:
                     changed |= self._pass(node)
                 continue
             for before, at, i in self._tight(node):
-                if i is not None and (node not in self.entered or steps[before] < steps[self.entered[node][0]]):
+                if i is not None and (node not in self.entered or self._shorter((before, at), self.entered[node])):
                     self.entered[node] = before, at
                 changed |= self._mark(at, before, steps[before] + 1)
         return changed
+
+    def _shorter(self, step: tuple[int, int], other: tuple[int, int]) -> bool:
+        steps, hops = self.steps, self.frame.hops
+        return (steps[step[0]], hops[step[1]]) < (steps[other[0]], hops[other[1]])
 
     def _tight(self, node: Node) -> Iterator[tuple[int, int, int | None]]:
         """The edges of cheapest ways that are reached: input and output value, and the input's index if it is cut."""

@@ -116,7 +116,7 @@ def _verdict(model: Model, entry: Entry, wrt: str, state: Analysis, structure: A
         for t, here, there in zip(first.targets, asks.places, true.places, strict=True)
     ]
     verdict = EntryVerdict(entry.name, list(entry.outputs), targets, float_outputs=first.float_outputs)
-    verdict.raising = [asks.named(raised(each, verdict), each.node) for each in raising]
+    verdict.raising = [asks.named(raised(each, verdict, [each.node.name]), each.node) for each in raising]
     _blame(verdict, first, entry, places, true)
     return verdict
 

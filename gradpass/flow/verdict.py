@@ -51,7 +51,8 @@ class Cut:
     `path` the shortest way from the first of them to the loss, through this op, as node names (target name first,
     output name last). `error` says what the op's gradient function raises, where there is one. `derivative` says that
     not the op but its derivative severs gradients of order 2: the op that the derivative is made of and that has none
-    (or the error), or ZEROS where the derivative is constant.
+    (or the error), or ZEROS where the derivative is constant. `mask` says how a constant makes all that comes back
+    zeros, of an op that has a gradient.
     """
 
     op: str
@@ -65,6 +66,7 @@ class Cut:
     inputs: list[int] = field(default_factory=list)
     error: str | None = None
     derivative: str | None = None
+    mask: str | None = None
 
 
 @dataclass
@@ -75,7 +77,8 @@ class EntryVerdict:
     raise in TensorFlow (`state`), listed apart because they may starve targets that structurally flow. `disconnected`
     are indices of targets that reach no float output by any data path; `uncaptured` of those the entry never uses.
     Where there are any, `depends` names the inputs and targets that the float outputs are computed from. `linear` are,
-    in a verdict of order 2, indices of targets that no gradient of order 1 depends on.
+    in a verdict of order 2, indices of targets that no gradient of order 1 depends on. `masks` are the ops at which a
+    constant makes zeros of the gradients of targets that flow.
     """
 
     name: str
@@ -88,3 +91,4 @@ class EntryVerdict:
     depends: list[str] = field(default_factory=list)
     float_outputs: bool = True
     linear: list[int] = field(default_factory=list)
+    masks: list[Cut] = field(default_factory=list)

@@ -16,6 +16,8 @@ from tensorboard.compat.proto.graph_debug_info_pb2 import GraphDebugInfo
 
 FILE = Path("debug") / "saved_model_debug_info.pb"
 
+ABSENT = "to see the line of Python here, save with options=tf.saved_model.SaveOptions(save_debug_info=True)"
+
 T = TypeVar("T")
 
 
@@ -34,12 +36,19 @@ Trace = tuple[Frame, ...]  # outermost first
 class DebugInfo:
     """The stacks in which nodes were made, by function (empty for the graph) and node.
 
-    `problem` says why there are none where there should be some.
+    `problem` says why there are none where there should be some. `written` is when a file of them was, in seconds since
+    the epoch: what was edited later may not be what was traced.
     """
 
-    def __init__(self, traces: Mapping[tuple[str, str], Trace] | None = None, problem: str | None = None) -> None:
+    def __init__(
+        self,
+        traces: Mapping[tuple[str, str], Trace] | None = None,
+        problem: str | None = None,
+        written: float | None = None,
+    ) -> None:
         self._traces = traces or {}
         self.problem = problem
+        self.written = written
 
     def frames(self, function: str | None, node: str) -> Trace:
         """The frames that made a node, outermost first, from the traced function on; none where nothing is known.
@@ -65,16 +74,16 @@ class DebugInfo:
 
 
 def read(folder: Path) -> DebugInfo:
-    """What stands beside the graph of a SavedModel; empty where it was saved without."""
+    """What stands beside the graph of a SavedModel."""
     path = folder / FILE
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        return DebugInfo()
+        return DebugInfo(problem=ABSENT)
     except OSError as problem:
         return DebugInfo(problem=f"{path} cannot be read ({problem.strerror}), so no source lines are shown")
     try:
-        return DebugInfo(dict(traces(GraphDebugInfo.FromString(raw))))
+        return DebugInfo(dict(traces(GraphDebugInfo.FromString(raw))), written=path.stat().st_mtime)
     except (DecodeError, LookupError) as problem:
         return DebugInfo(problem=f"{path} is damaged ({problem}), so no source lines are shown; save the model again")
 

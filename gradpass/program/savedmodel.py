@@ -237,7 +237,7 @@ def _read_folder(path: Path, raw: bytes) -> Model:
     model = Model(
         path, kind, raw, program, variables, entries,
         meta.object_graph_def if kind == "savedmodel" else None, index,
-        read_debug_info=lambda: debuginfo.read(path),
+        read_debug_info=(lambda: debuginfo.read(path)) if kind == "savedmodel" else DebugInfo,
     )  # fmt: skip
     program.tensorflow = meta.meta_info_def.tensorflow_version
     for op_type, name in program.registered_gradients.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from gradpass import __version__
 from gradpass.flow import edges
@@ -16,10 +16,7 @@ from gradpass.flow.verdict import Target as Judged
 from gradpass.program.savedmodel import Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
-from gradpass.report.neighbourhood import Neighbourhoods
-from gradpass.report.scopes import Layers
 from gradpass.report.site import Sites, assignments
-from gradpass.report.sources import source_of
 from gradpass.report.words import size, whom
 from gradpass.rules.base import by_op
 
@@ -39,7 +36,7 @@ def build(
     builder.orphans()
     table = edges.table_for(model.program.tensorflow).version
     found = builder.finish()
-    return Report(str(model.path), entries, found, __version__, table, order, around=Neighbourhoods(model))
+    return Report(str(model.path), entries, found, __version__, table, order, model=model)
 
 
 class _Builder:
@@ -57,14 +54,18 @@ class _Builder:
         hers = [set[int]() for _ in verdict.targets]
 
         def add(
-            key: tuple[Any, ...], code: type[Code], targets: Iterable[int], cut: Cut | None = None, raises: bool = False
+            key: tuple[Any, ...],
+            code: type[Code],
+            targets: Iterable[int],
+            cut: Cut | None = None,
+            group: Literal["starves", "raises", "affects"] = "starves",
         ) -> None:
             cause = self.found.setdefault(key, _Cause(len(self.found), code, cut))
             if verdict.name not in cause.entries:
                 cause.entries.append(verdict.name)
-            group = cause.raises if raises else cause.starves
+            concerned = getattr(cause, group)
             for i in targets:
-                group[verdict.targets[i].path] = (names[i], verdict.targets[i])
+                concerned[verdict.targets[i].path] = (names[i], verdict.targets[i])
                 hers[i].add(cause.index)
 
         if not verdict.float_outputs:
@@ -91,7 +92,9 @@ class _Builder:
             add((cut.function, cut.node, cut.derivative), self._code_of(cut), cut.starves, cut)
         for cut in verdict.raising:
             code = self._code_of(cut, bystander=(cut.function, cut.node) not in severing)
-            add((cut.function, cut.node, cut.derivative), code, cut.starves, cut, raises=True)
+            add((cut.function, cut.node, cut.derivative), code, cut.starves, cut, "raises")
+        for cut in verdict.masks:
+            add((cut.function, cut.node, cut.mask), find("GP304"), cut.starves, cut, "affects")
         starved = [i for i, t in enumerate(verdict.targets) if t.structure != "flows"]
         integer = [i for i in starved if not _is_float(verdict.targets[i])]
         lost = [i for i in verdict.disconnected if i not in integer and i not in verdict.uncaptured]
@@ -164,20 +167,32 @@ class _Builder:
         """The diagnostics, in the order in which the causes were met."""
         found = [(cause, cause.diagnostic(self.declined)) for cause in self.found.values()]
         placed = [(diagnostic, cause.cut, cause.entries[0]) for cause, diagnostic in found if cause.cut]
+        if not placed:
+            return [diagnostic for _, diagnostic in found]
+        from gradpass.report.scopes import Layers  # most models are well, and nobody waits for what is not needed
+        from gradpass.report.sources import edited, source_of
+
         layers = Layers(self.model)
+        info = self.model.debug_info
+        moved = set[str]()
         for diagnostic, cut, entry in placed:
-            diagnostic.source = source_of(self.model.debug_info, cut.function, cut.node)
+            source = diagnostic.source = source_of(info, cut.function, cut.node)
+            if source and source.file not in moved and edited(info, source):
+                moved.add(source.file)
+                diagnostic.notes.append(
+                    f"`{source.file}` was edited after the model was saved; its lines may have moved"
+                )
             layer = layers.layer_of(entry, cut)
             if layer:
                 scope = cut.node.rpartition("/")[0]
                 diagnostic.notes.append(f"the scope `{scope}` reads the variables of the layer `{layer}`")
-        if placed and self.model.debug_info.problem:
-            placed[0][0].notes.append(self.model.debug_info.problem)
+        if info.problem:
+            placed[0][0].notes.append(info.problem)
         return [diagnostic for _, diagnostic in found]
 
 
 class _Cause:
-    """One cause while it is collected: whom it starves and for whom it raises, by path, as (shown name, target)."""
+    """One cause while it is collected: whom it starves, raises for or affects, by path, as (shown name, target)."""
 
     def __init__(self, index: int, code: type[Code], cut: Cut | None, orphans: Iterable[Variable] = ()) -> None:
         self.index = index
@@ -188,10 +203,11 @@ class _Cause:
         self.depends: list[str] = []
         self.starves: dict[str, tuple[str, Judged]] = {}
         self.raises: dict[str, tuple[str, Judged]] = {}
+        self.affects: dict[str, tuple[str, Judged]] = {}
 
     def diagnostic(self, declined: Mapping[Place, str]) -> Diagnostic:
         """The finished diagnostic."""
-        concerned = list((self.starves or self.raises).values())
+        concerned = list((self.starves or self.affects or self.raises).values())
         cut = self.cut
         starves = [name for name, _ in self.starves.values()]
         return Diagnostic(
@@ -206,9 +222,11 @@ class _Cause:
             stack=list(cut.stack) if cut else [],
             entries=self.entries,
             starves=starves,
+            affects=[name for name, _ in self.affects.values()],
             unused=self._unused(),
             raises=[name for name, _ in self.raises.values()],
-            parameters=sum(v.parameters for v in self.orphans) or sum(t.parameters for _, t in self.starves.values()),
+            parameters=sum(v.parameters for v in self.orphans)
+            or sum(t.parameters for _, t in (self.starves or self.affects).values()),
             path=cut.path if cut else [],
             notes=self._notes(),
             fix=self._fix(declined),
@@ -223,6 +241,8 @@ class _Cause:
         # Where the graph is severed but the state is an error or zeros, the state is what the user saw.
         states = [s for s in GETS if any(t.state == s for t in targets)]
         gets = " or ".join(GETS[s] for s in states if s != "flows" or len(states) == 1)
+        if self.affects and not self.starves:
+            gets = "zeros, whatever the data"
         verb = "gets" if len(names) == 1 else "get"
         entry = " and ".join(f"entry `{name}`" for name in self.entries)
         return self.code.message.format(
@@ -231,6 +251,7 @@ class _Cause:
             gets=f"{verb} {gets}",
             entry=entry,
             error=(self.cut.derivative or self.cut.error) if self.cut else None,
+            mask=self.cut.mask if self.cut else None,
         )
 
     def _unused(self) -> list[str]:

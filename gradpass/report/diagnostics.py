@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradpass.errors import GradpassError
 from gradpass.flow.verdict import State, Structure
 
 if TYPE_CHECKING:
+    from gradpass.program.savedmodel import Model
     from gradpass.report.neighbourhood import Drawing, Neighbourhoods
 
 SCHEMA_VERSION = 1
@@ -62,8 +64,9 @@ class Diagnostic:
     """One cause, and everybody whom it concerns.
 
     `starves` are targets without a gradient in the graph's own structure, `raises` those for which TensorFlow raises
-    because of this op, whether they pass through it or not, `unused` variables that are no targets at all. `parameters`
-    counts the elements of `starves` (or `unused`).
+    because of this op, whether they pass through it or not, `affects` those that have a gradient and no use of it,
+    `unused` variables that are no targets at all. `parameters` counts the elements of `starves` (or `affects`, or
+    `unused`).
     """
 
     code: str
@@ -79,11 +82,17 @@ class Diagnostic:
     source: Source | None = None
     starves: list[str] = field(default_factory=list)
     raises: list[str] = field(default_factory=list)
+    affects: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     parameters: int = 0
     path: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fix: Fix = field(default_factory=lambda: Fix("refuse"))
+
+    @property
+    def concerned(self) -> list[str]:
+        """Whom it is about, whatever it does to them."""
+        return self.starves or self.affects or self.raises or self.unused
 
     @property
     def cut(self) -> int | None:
@@ -106,7 +115,7 @@ class Report:
     """The verdict on a target, as shown by `gradpass check`; of order 2 it is that on the gradient's own gradient.
 
     `suppressed` counts the findings that a project lives with, by why they are not shown; `outdated` those of its
-    baseline that are no longer found. `around` looks into the program when a drawing is asked for.
+    baseline that are no longer found. `model` is looked into when a drawing is asked for.
     """
 
     target: str
@@ -117,7 +126,7 @@ class Report:
     order: int = 1
     suppressed: dict[str, int] = field(default_factory=dict)
     outdated: int = 0
-    around: Neighbourhoods | None = field(default=None, repr=False, compare=False)
+    model: Model | None = field(default=None, repr=False, compare=False)
 
     @property
     def targets(self) -> list[Target]:
@@ -191,6 +200,13 @@ class Report:
     def drawing(self, diagnostic: Diagnostic) -> Drawing | None:
         """What stands around a finding; None where there is no path to draw."""
         return self.around.drawing(diagnostic) if self.around else None
+
+    @cached_property
+    def around(self) -> Neighbourhoods | None:
+        """What stands around findings in the model, if that is at hand."""
+        from gradpass.report.neighbourhood import Neighbourhoods
+
+        return Neighbourhoods(self.model) if self.model else None
 
     def render(self, width: int) -> Iterable[Any]:
         """The report for people, as rich renderables."""

@@ -149,7 +149,8 @@ def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
     links.sort(key=lambda link: (link.on_path, link.flow))  # what matters is drawn over the rest
     return Picture(
         f"{diagnostic.code} {diagnostic.name}: the gradient's way to {diagnostic.path[0]}",
-        f"{diagnostic.node} ({diagnostic.op}) stands between {whom(diagnostic.starves, 'target') or diagnostic.path[0]}"
+        f"{diagnostic.node} ({diagnostic.op}) stands between "
+        f"{whom(diagnostic.concerned, 'target') or diagnostic.path[0]}"
         f" and the output {diagnostic.path[-1]}. The path: {', '.join(shortened(diagnostic.path, diagnostic.node))}.",
         boxes,
         links,

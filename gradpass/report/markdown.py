@@ -29,7 +29,7 @@ def render_markdown(report: Report) -> str:
 
 
 def _row(diagnostic: Diagnostic) -> str:
-    names = diagnostic.starves or diagnostic.unused or diagnostic.raises
+    names = diagnostic.concerned
     cells = (
         SIGNS[diagnostic.severity],
         diagnostic.code,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from gradpass.flow.analysis import Analysis
 from gradpass.flow.facts import callees, facts, is_float, trainable
+from gradpass.flow.route import calls
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node
 from gradpass.program.savedmodel import Model
 from gradpass.report.diagnostics import Diagnostic
@@ -77,8 +78,8 @@ class Neighbourhoods:
         program = self.model.program
         function = program.graph if diagnostic.function is None else program.function(diagnostic.function)
         entry = self.model.entries.get(diagnostic.entries[0]) if diagnostic.entries else None
-        calls = _calls(entry.function, diagnostic.stack, function) if entry else None
-        return function.by_name[str(diagnostic.node)], calls or []
+        stack = calls(entry.function, diagnostic.stack, function) if entry else None
+        return function.by_name[str(diagnostic.node)], stack or []
 
     def callers(self, diagnostic: Diagnostic) -> list[Node]:
         """The nodes of the top-level graph that run the entries of a diagnostic, where these are functions."""
@@ -248,7 +249,7 @@ class _Sketch:
     def _path_box(self, i: int) -> Box:
         name, state = self.path[i], self._path_state(i)
         if i == 0 and i != self.at:
-            starves = self.diagnostic.starves or self.diagnostic.raises
+            starves = self.diagnostic.concerned
             others = len(starves) - 1
             detail = f"and {others} more starved" if others > 0 else "starved"
             return Box(name, detail, _listed(starves), "target", state)
@@ -314,18 +315,6 @@ def _position(path: list[str], cut: Node) -> int:
     names = {value.node.name for value in cut.inputs}
     fitting = [i for i in places if path[i - 1] in names]
     return (fitting or places or [0])[0]
-
-
-def _calls(function: Function, names: list[str], wanted: Function) -> list[Node] | None:
-    """The nodes of these names that lead from one function to another, each call down from the last."""
-    if not names:
-        return [] if function is wanted else None
-    node = function.by_name.get(names[0])
-    for callee in callees(node) if node is not None else ():
-        rest = _calls(function.program.function(callee), names[1:], wanted)
-        if node is not None and rest is not None:
-            return [node, *rest]
-    return None
 
 
 def _pairs(nodes: set[Node]) -> list[tuple[Node, Node, int]]:

@@ -86,6 +86,7 @@ def _result(diagnostic: Diagnostic, report: Report, rule: int, fingerprint: str)
         "properties": {
             "starves": diagnostic.starves,
             "raises": diagnostic.raises,
+            "affects": diagnostic.affects,
             "unused": diagnostic.unused,
             "parameters": diagnostic.parameters,
             "entries": diagnostic.entries,

@@ -61,6 +61,11 @@ def source_of(info: DebugInfo, function: str | None, node: str) -> Source | None
     return None
 
 
+def edited(info: DebugInfo, source: Source) -> bool:
+    """Whether the file of a line was written after the stacks were: then another line may stand there."""
+    return info.written is not None and os.path.isfile(source.file) and os.path.getmtime(source.file) > info.written
+
+
 @cache
 def whose(file: str) -> Whose:
     """Whose code a file holds, by where it lies, here or on the machine that recorded it."""

@@ -61,12 +61,12 @@ def fingerprint(diagnostic: Diagnostic) -> tuple[str, str, str]:
     """By what a finding is known again in another export of the model."""
     function = re.sub(r"^__inference_|_\d+$", "", diagnostic.function or "")
     place = f"{function}:{NUMBER.sub('', diagnostic.node)}" if diagnostic.node is not None else ""
-    return diagnostic.code, place, ", ".join(sorted(diagnostic.starves or diagnostic.raises or diagnostic.unused))
+    return diagnostic.code, place, ", ".join(sorted(diagnostic.concerned))
 
 
 def _at(diagnostic: Diagnostic, pattern: str) -> bool:
     """Whether a finding is at a node or in a scope; one without a node is where all of its targets are."""
-    names = [diagnostic.node] if diagnostic.node is not None else diagnostic.starves or diagnostic.unused
+    names = [diagnostic.node] if diagnostic.node is not None else diagnostic.concerned
     return bool(names) and all(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*") for name in names)
 
 

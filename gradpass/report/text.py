@@ -140,6 +140,8 @@ def _lines(diagnostic: Diagnostic, report: Report) -> Iterator[tuple[str, str]]:
             "starves",
             f"{_names(diagnostic.starves)} ({count(diagnostic.parameters)} of {plural(total, 'parameter')})",
         )
+    if diagnostic.affects:
+        yield "affects", f"{_names(diagnostic.affects)} ({plural(diagnostic.parameters, 'parameter')})"
     if diagnostic.unused:
         yield "unused", f"{_names(diagnostic.unused)} ({plural(diagnostic.parameters, 'parameter')})"
     if len(report.entries) > 1 and diagnostic.entries:

@@ -7,7 +7,7 @@ sketches has several rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
@@ -57,9 +57,9 @@ def of_v(number: int, name: str, body: Callable[[Any], Any], says: str, *blamed:
     return Row(number, name, lambda m, x: body(tf.convert_to_tensor(m.v)), says, named)
 
 
-def by_data(number: int, name: str, body: Callable[[Any], Any], says: str) -> Row:
-    """A row that nobody is blamed for: v gets what it gets because of its value."""
-    return Row(number, name, lambda m, x: body(tf.convert_to_tensor(m.v)), says, (), by_data=True)
+def by_data(number: int, name: str, body: Callable[[Any], Any], says: str, *blamed: str) -> Row:
+    """A row whose gradient flows: v gets what it gets because of values, and only those in the graph can be blamed."""
+    return replace(of_v(number, name, body, says, *blamed), by_data=True)
 
 
 def mean(x: Any) -> Any:
@@ -168,7 +168,11 @@ ROWS = [
         (("GP103", "Floor", "map/while/Floor"),)),
     of_v(41, "unused output", lambda v: S(tf.function(lambda a: (tf.round(a), 2 * a), autograph=False)(v)[0]), "zeros",
          "GP103", "Round", "Round"),
-    by_data(42, "mask of zeros", lambda v: S(v * tf.zeros([4, 3])), "zeros"),
+    by_data(42, "mask of zeros", lambda v: S(v * tf.zeros([4, 3])), "zeros", "GP304", "Mul", "mul"),
+    by_data(42, "sequence of length 0", lambda v: S(v * tf.sequence_mask([0] * 4, 3, tf.float32)), "zeros",
+            "GP304", "Mul", "mul"),
+    by_data(42, "mask of nothing", lambda v: S(tf.boolean_mask(v, [False] * 4)), "zeros",
+            "GP304", "GatherV2", "boolean_mask/GatherV2"),
     by_data(43, "dead relu", lambda v: S(tf.nn.relu(-1.0 - v * v)), "zeros"),
     Row(46, "an op on the path of the data", augmented, "LookupError",
         (("GP120", "AdjustHue", "adjust_hue/AdjustHue"),)),

@@ -133,7 +133,7 @@ def test_it_has_the_form_that_model_explorer_reads(module: Path, tmp_path: Path)
 
 def test_a_report_without_its_model_has_no_overlay() -> None:
     report = several()
-    report.around = None
+    report.model = None
     with pytest.raises(GradpassError, match="without its model"):
         overlay(report)
 

@@ -88,6 +88,7 @@ def test_a_result_in_full() -> None:
         "properties": {
             "starves": ["a", "b"],
             "raises": [],
+            "affects": [],
             "unused": [],
             "parameters": 12,
             "entries": ["serving_default"],

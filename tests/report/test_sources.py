@@ -6,6 +6,8 @@ import inspect
 import io
 import json
 import linecache
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ import tensorflow as tf
 import gradpass
 from gradpass.api import check
 from gradpass.flow.analysis import analyse
-from gradpass.program.debuginfo import DebugInfo, Frame
+from gradpass.program.debuginfo import FILE, DebugInfo, Frame
 from gradpass.program.trace import of_function
 from gradpass.report.build import build
 from gradpass.report.diagnostics import Report, Source
@@ -239,6 +241,24 @@ def test_a_damaged_file_is_noted_once_and_changes_nothing_else(places: Path, tmp
     assert not any(d.source for d in damaged.diagnostics)
     assert sum("saved_model_debug_info.pb is damaged" in note for d in damaged.diagnostics for note in d.notes) == 1
     assert not any("damaged" in note for d in whole.diagnostics for note in d.notes)
+
+
+def test_where_no_lines_were_saved_is_said_once_how_to_have_them(places: Path, tmp_path: Path) -> None:
+    shutil.copytree(places, tmp_path / "m", ignore=shutil.ignore_patterns("debug"))
+    notes = [note for d in check(tmp_path / "m").diagnostics for note in d.notes if "save_debug_info=True" in note]
+    assert len(notes) == 1
+    assert not any("save_debug_info" in note for d in check(places).diagnostics for note in d.notes)
+
+
+def test_a_file_edited_after_the_model_was_saved_is_noted_once(places: Path, tmp_path: Path) -> None:
+    shutil.copytree(places, tmp_path / "m")
+    edited = f"`{Path(__file__).relative_to(Path.cwd())}` was edited after the model was saved"
+    debug = tmp_path / "m" / FILE
+    written = Path(__file__).stat().st_mtime
+    for when, times in ((written - 10, 1), (written + 10, 0)):
+        os.utime(debug, (when, when))
+        notes = [note for d in check(tmp_path / "m").diagnostics for note in d.notes if note.startswith(edited)]
+        assert len(notes) == times
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ class Code:
     """One kind of finding.
 
     `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets}
-    (as "gets None"), {entry} and {error} (what a gradient function raises, or what it lacks), `help` {op}. `ops` are
+    (as "gets None"), {entry}, {mask} (what a constant does) and {error} (what a gradient function raises, or what it
+    lacks), `help` {op}. `ops` are
     the ops that cause it; a code that they cannot tell says by `fits` where it is meant, and comes first there. `fix`
     and `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow
     gives for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that of the
