@@ -34,6 +34,7 @@ from benchmarks.random_truth import Answer, Asked, differentiable, forgetting
 from gradpass.flow.analysis import Analysis, analyse, verdict_of
 from gradpass.flow.verdict import EntryVerdict
 from gradpass.program import savedmodel, trace
+from gradpass.program.model import Model
 from tests.flow.random_ops import OPS
 from tests.flow.random_programs import RUNNERS, VARIABLES, Program, Programs, every, random, sample
 from tests.flow.smaller_programs import smaller
@@ -114,7 +115,7 @@ def compare(made: list[Program], number: int, live: bool = True) -> Outcome:
     return outcome
 
 
-def judge(model: savedmodel.Model, entry: str) -> EntryVerdict | str:
+def judge(model: Model, entry: str) -> EntryVerdict | str:
     """The verdict on an entry, or where gradpass broke: that is an answer, too, and a wrong one."""
     try:
         return verdict_of(model, model.entries[entry], "both", Analysis("state"), Analysis("structure"))[0]
@@ -127,7 +128,7 @@ def broken(error: Exception) -> str:
     return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
 
 
-def blamed(model: savedmodel.Model, entry: str) -> tuple[dict[str, str] | str, dict[str, Answer]]:
+def blamed(model: Model, entry: str) -> tuple[dict[str, str] | str, dict[str, Answer]]:
     """Whether each target that has no true gradient is told why: cut by an op, or not connected."""
     try:
         (verdict,) = analyse(model, entry, "both")

@@ -46,7 +46,7 @@ from gradpass.flow.walk import (
     join,
 )
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node, Program, Value, collector_paused
-from gradpass.program.savedmodel import Entry, Model, Shape, count, shape_of
+from gradpass.program.model import Entry, Model, Shape, count, shape_of
 
 if TYPE_CHECKING:
     from gradpass.flow.blame import Blame

@@ -17,7 +17,7 @@ from gradpass.flow.reach import Crossing, Reach, Reaches
 from gradpass.flow.verdict import Cut, EntryVerdict, How
 from gradpass.flow.ways import Frame, Ways
 from gradpass.program.graph import CALLS, Function, Node, Value
-from gradpass.program.savedmodel import Entry
+from gradpass.program.model import Entry
 
 Stack = tuple[Node, ...]  # the call nodes from the entry down
 

@@ -12,7 +12,7 @@ from gradpass.flow import edges, process
 from gradpass.flow.shapes import SHAPE_ONLY, deciding
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, CustomGradient, Function, Kind, Node, Program, Value
-from gradpass.program.savedmodel import Shape, shape_of
+from gradpass.program.model import Shape, shape_of
 
 # tensorflow/python/ops/... gradients follow only these (`backprop_util.IsTrainable`): half, float, double, complex64,
 # complex128, bfloat16, resource, variant; a reference is its base type + 100.

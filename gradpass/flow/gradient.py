@@ -38,7 +38,7 @@ from gradpass.flow.made import (
 )  # fmt: skip
 from gradpass.flow.walk import Context
 from gradpass.program.graph import Function, Node, Value
-from gradpass.program.savedmodel import Model
+from gradpass.program.model import Model
 
 UNKNOWN = "ValueError, since the shape of a variable that a loaded loop hands on is not known"
 Asked = Literal["flows", "zero"]  # a cotangent that depends on one of the entry's, or zeros

@@ -14,7 +14,7 @@ from gradpass.flow.constants import known
 from gradpass.flow.facts import LOOPS, callees, facts, is_float, preset
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.program.graph import Function, Kind, Node, Value
-from gradpass.program.savedmodel import Entry
+from gradpass.program.model import Entry
 
 Masked = dict[Node, dict[int, str]]  # the inputs that a mask hides, each with what it does to them
 

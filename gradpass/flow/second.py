@@ -19,7 +19,7 @@ from gradpass.flow.made import Cotangent, Scope, add, argument, constant, functi
 from gradpass.flow.verdict import ZEROS, Cut, EntryVerdict
 from gradpass.flow.walk import Raising
 from gradpass.program.graph import Function, Node, Value
-from gradpass.program.savedmodel import Entry, Model
+from gradpass.program.model import Entry, Model
 
 
 class _Twice:

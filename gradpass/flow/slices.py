@@ -20,7 +20,7 @@ from gradpass.flow import process
 from gradpass.flow.facts import Facts, inferred_shape, recorded_shape, static_shape
 from gradpass.program import opdefs, tables
 from gradpass.program.graph import Node, Value
-from gradpass.program.savedmodel import Shape, shape_of
+from gradpass.program.model import Shape, shape_of
 
 INT64 = 9
 PATH = Path(__file__).with_name("slices.json")

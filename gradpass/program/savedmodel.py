@@ -1,33 +1,23 @@
-"""Disk to `Model`: SavedModels, frozen graphs and MetaGraphs, read without TensorFlow; and the bytes to write.
-
-A `Model` is a Program plus what it means to a user: variables with their names, and entries (signatures) with their
-inputs and outputs. `Model.encode` gives the bytes of the changed file; `program.writer` puts them on disk.
-"""
+"""Disk to `Model`: SavedModels of TF2 here, models that are one graph in `graphs`; read without TensorFlow."""
 
 from __future__ import annotations
 
 import errno
-import re
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradient
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 from tensorboard.compat.proto.struct_pb2 import StructuredValue, TypeSpecProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.variable_pb2 import VariableDef
 
 from gradpass.errors import TargetError
-from gradpass.program import debuginfo, opdefs, skim, wire
+from gradpass.program import debuginfo, graphs, skim, wire
 from gradpass.program.debuginfo import DebugInfo
-from gradpass.program.graph import CustomGradient, Function, Node, Program, Value
+from gradpass.program.graph import CustomGradient, Function, Program, Value
+from gradpass.program.model import Entry, Model, Variable, shape_of
 
 META_GRAPHS = 2  # field numbers of saved_model.proto, meta_graph.proto, graph.proto, function.proto
 GRAPH_DEF = 2
@@ -35,144 +25,6 @@ OBJECT_GRAPH_DEF = 7
 LIBRARY = 2
 LIBRARY_FUNCTION = 1
 LIBRARY_REGISTERED_GRADIENTS = 3
-
-STRING = 7  # types.proto
-
-Shape = tuple["int | None", ...] | None
-
-_LOOP_END = re.compile(r"(Ref)?(Exit|Switch)$|TensorArray(Write|Scatter|Split)?V\d$")
-_GRADIENTS = re.compile(r"(.*/)?gradients(_\d+)?/")  # the name scope of tf.gradients
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable of the model: `name` as in the SavedModel without `:0`, `path` its way through the object graph."""
-
-    key: Any
-    name: str
-    path: str
-    dtype: int
-    shape: Shape
-    trainable: bool
-
-    @property
-    def parameters(self) -> int:
-        """The number of its elements; 0 where the shape is not known."""
-        return count(self.shape)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A way into the model: the function (or graph) that runs, its inputs, outputs and captured variables by key."""
-
-    name: str
-    function: Function
-    inputs: dict[str, Value]
-    outputs: dict[str, Value]
-    captures: dict[Any, list[Value]]
-
-
-@dataclass
-class Model:
-    """A target. `kind` is "savedmodel" (TF2), "savedmodel-v1", "frozen", "metagraph", or "live" (`program.trace`)."""
-
-    path: Path
-    kind: str
-    raw: bytes
-    program: Program
-    variables: dict[Any, Variable]
-    entries: dict[str, Entry]
-    objects: SavedObjectGraph | None = None
-    meta_index: int = 0
-    captured: set[Any] = field(default_factory=set)
-    read_debug_info: Callable[[], DebugInfo] = DebugInfo
-
-    def __post_init__(self) -> None:
-        self.program.origin = self.kind
-
-    @cached_property
-    def debug_info(self) -> DebugInfo:
-        """Which lines of Python made its nodes, read when first asked for."""
-        return self.read_debug_info()
-
-    def entry(self, name: str | None) -> list[Entry]:
-        """The entries that an `--entry` option means: a name, "all", or None for serving_default or the only one."""
-        if not self.entries:
-            raise TargetError(
-                f"{self.path} has no signature to follow a gradient through; save it with "
-                "tf.saved_model.save(obj, path, signatures=...)"
-            )
-        if name == "all":
-            return list(self.entries.values())
-        if name is None:
-            name = "serving_default" if "serving_default" in self.entries else next(iter(self.entries))
-            if name != "serving_default" and len(self.entries) > 1:
-                raise TargetError(
-                    f"{self.path} has no serving_default; choose one with --entry: {', '.join(self.entries)}"
-                )
-        if name not in self.entries:
-            raise TargetError(f"{self.path} has no entry {name!r}; it has {', '.join(self.entries)} (or --entry all)")
-        return [self.entries[name]]
-
-    def encode(
-        self,
-        functions: list[FunctionDef],
-        gradients: list[RegisteredGradient] | None = None,
-        objects: SavedObjectGraph | None = None,
-        graph: GraphDef | None = None,
-    ) -> bytes:
-        """The file's bytes with these functions changed or added; all else stays byte for byte."""
-        by_name = {f.signature.name: f for f in functions}
-
-        def change(_: int, payload: memoryview) -> bytes | None:
-            new = by_name.pop(skim.name(payload), None)
-            return None if new is None else new.SerializeToString(deterministic=True)
-
-        def edit_library(payload: memoryview) -> bytes:
-            # Known functions first: what is left in by_name afterwards is new.
-            out = wire.edit(payload, LIBRARY_FUNCTION, change)
-            out = wire.edit(
-                out,
-                LIBRARY_FUNCTION,
-                lambda *_: None,
-                [f.SerializeToString(deterministic=True) for f in by_name.values()],
-            )
-            added = [g.SerializeToString(deterministic=True) for g in gradients or []]
-            return wire.edit(out, LIBRARY_REGISTERED_GRADIENTS, lambda *_: None, added)
-
-        def edit_graph(payload: memoryview | bytes) -> bytes:
-            if graph is not None:
-                payload = graph.SerializeToString(deterministic=True)
-            return wire.edit_only(payload, LIBRARY, edit_library)
-
-        if self.kind == "frozen":
-            return edit_graph(self.raw)
-
-        def edit_meta(index: int, payload: memoryview) -> bytes | None:
-            if index != self.meta_index:
-                return None
-            out = wire.edit_only(payload, GRAPH_DEF, edit_graph)
-            if objects is None:
-                return out
-            return wire.edit_only(out, OBJECT_GRAPH_DEF, lambda _: objects.SerializeToString(deterministic=True))
-
-        return wire.edit(self.raw, META_GRAPHS, edit_meta)
-
-    def changed(
-        self,
-        functions: list[FunctionDef],
-        gradients: list[RegisteredGradient] | None = None,
-        objects: SavedObjectGraph | None = None,
-        graph: GraphDef | None = None,
-    ) -> Model:
-        """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
-        new = parse(self.path, self.encode(functions, gradients, objects, graph))
-        new.program.tensorflow = self.program.tensorflow
-        if graph is not None:
-            new.program.verify(new.program.graph)
-        for function in functions:
-            new.program.verify(new.program.function(function.signature.name))
-        return new
 
 
 def read(path: str | Path) -> Model:
@@ -202,7 +54,11 @@ def parse(path: Path, raw: bytes, folder: bool | None = None) -> Model:
     try:
         if folder:
             return _read_folder(path, raw)
-        return _read_meta(path, raw) if path.suffix == ".meta" else _read_frozen(path, raw)
+        return (
+            graphs.metagraph(path, raw, *_split(memoryview(raw)))
+            if path.suffix == ".meta"
+            else graphs.frozen(path, raw)
+        )
     except (DecodeError, wire.WireError) as problem:
         raise TargetError(f"{path} is truncated or no TensorFlow model; save it again ({problem})") from problem
 
@@ -232,7 +88,7 @@ def _read_folder(path: Path, raw: bytes) -> Model:
         variables, entries = _objects(path, program, meta)
         kind = "savedmodel"
     else:
-        variables, entries = _collections(path, program, meta)
+        variables, entries = graphs.collections(program, meta)
         kind = "savedmodel-v1"
     model = Model(
         path, kind, raw, program, variables, entries,
@@ -331,107 +187,6 @@ def _object_paths(objects: SavedObjectGraph) -> dict[int, str]:
     return paths
 
 
-def _collections(path: Path, program: Program, meta: MetaGraphDef) -> tuple[dict[Any, Variable], dict[str, Entry]]:
-    """Variables and entries of a TF1 SavedModel: the trainable_variables collection and the signatures."""
-    graph = program.graph
-    names: dict[str, VariableDef] = {}
-    for collection in ("trainable_variables", "variables"):
-        for data in meta.collection_def[collection].bytes_list.value if collection in meta.collection_def else ():
-            variable = VariableDef.FromString(data)
-            names.setdefault(variable.variable_name.rpartition(":")[0], variable)
-    variables: dict[Any, Variable] = {}
-    values: dict[Any, list[Value]] = {}
-    for name, variable in names.items():
-        node = graph.by_name.get(name)
-        if node is not None:
-            dtype, shape = node.attr("dtype"), node.attr("shape")
-            variables[name] = Variable(
-                name,
-                name,
-                name,
-                dtype.type if dtype else 0,
-                shape_of(shape.shape) if shape else None,
-                variable.trainable,
-            )
-            values[name] = [node.output(0)]
-    entries = {}
-    for name, signature in meta.signature_def.items():
-        outputs = {
-            k: graph.value(i.name) for k, i in signature.outputs.items() if i.name.partition(":")[0] in graph.by_name
-        }
-        inputs = {
-            k: graph.value(i.name) for k, i in signature.inputs.items() if i.name.partition(":")[0] in graph.by_name
-        }
-        if outputs and name != "__saved_model_init_op":
-            entries[name] = Entry(name, graph, inputs, outputs, dict(values))
-    return variables, entries
-
-
-def _read_frozen(path: Path, raw: bytes) -> Model:
-    """A frozen GraphDef: its placeholders are the inputs, the values that nobody reads its outputs."""
-    program = Program(raw)
-    top = program.graph
-    if not top.nodes:
-        raise TargetError(f"{path} holds no graph nodes; give a frozen GraphDef, or the SavedModel's folder")
-    inputs = {n.name: n.output(0) for n in top.nodes if n.op in ("Placeholder", "PlaceholderWithDefault")}
-    read = {v.node for n in top.nodes for v in n.inputs}
-    outputs: dict[str, Value] = {}
-    for node in top.nodes:
-        if node.op not in ("NoOp", "Assert", "Const", "Placeholder") and node not in read:
-            outputs.update(_results(node))
-    return Model(path, "frozen", raw, program, {}, {"graph": Entry("graph", top, inputs, outputs, {})})
-
-
-def _read_meta(path: Path, raw: bytes) -> Model:
-    """A MetaGraph of TF1: its signatures, or where it has none what its forward graph ends in."""
-    meta, graph = _split(memoryview(raw))
-    program = Program(graph)
-    if not program.graph.nodes:
-        raise TargetError(f"{path} holds no graph nodes; give the .meta that tf.compat.v1.train.Saver wrote")
-    program.tensorflow = meta.meta_info_def.tensorflow_version
-    variables, entries = _collections(path, program, meta)
-    if not entries:
-        entries = {"graph": _forward(program.graph, variables)}
-    model = Model(path, "metagraph", raw, program, variables, entries)
-    model.captured = {key for entry in entries.values() for key in entry.captures}
-    return model
-
-
-def _forward(graph: Function, variables: dict[Any, Variable]) -> Entry:
-    """The forward graph of a training graph: `gradients/` and all that is computed from it is left out.
-
-    Its outputs are the values that nobody in it reads, the loss among them; a variable that is merely read is none.
-    """
-    backward: set[str] = set()
-    for node in graph.order():
-        if _GRADIENTS.match(node.name) or any(v.node.name in backward for v in node.inputs):
-            backward.add(node.name)
-    read = {v.node for node in graph.nodes if node.name not in backward for v in node.inputs}
-    outputs: dict[str, Value] = {}
-    inputs: dict[str, Value] = {}
-    for node in graph.nodes:
-        if node.op in ("Placeholder", "PlaceholderWithDefault") and node.output_dtype(0) != STRING:
-            inputs[node.name] = node.output(0)
-        ends = node not in read
-        reads = all(v.node.name in variables for v in node.inputs)
-        writes = any(v.node.name in variables for v in node.inputs[:1]) and "Assign" in node.op
-        numbers = node.output_dtype(0) not in (0, STRING)  # the Saver's nodes work on file names
-        if ends and numbers and not reads and not writes and node.name not in backward and node.op != "RestoreV2":
-            outputs.update(_results(node))
-    # The end of a loop's variable that nobody asked for, and the flow of its TensorArray, are no results.
-    asked = {name: value for name, value in outputs.items() if not _LOOP_END.match(value.node.op)}
-    outputs = asked or outputs
-    captures = {key: [graph.by_name[key].output(0)] for key in variables}
-    return Entry("graph", graph, inputs, outputs, captures)
-
-
-def _results(node: Node) -> dict[str, Value]:
-    """All outputs of a node under the names that TensorFlow gives tensors: "split", "split:1"."""
-    signature = node.kind.signature
-    ports = opdefs.flat_count(signature.outputs, node.attr) if signature else 1
-    return {f"{node.name}:{port}" if port else node.name: node.output(port) for port in range(ports)}
-
-
 def _widths(value: StructuredValue) -> Iterator[int]:
     """For each leaf of a structured output how many tensors it is: 0 for None, 2 or 3 for IndexedSlices."""
     kind = value.WhichOneof("kind")
@@ -443,20 +198,3 @@ def _widths(value: StructuredValue) -> Iterator[int]:
         yield 2 + (value.type_spec_value.type_state.tuple_value.values[3].WhichOneof("kind") != "none_value")
     elif kind is not None:
         yield int(kind != "none_value")
-
-
-def shape_of(proto: TensorShapeProto) -> Shape:
-    """A TensorShapeProto as a tuple with None for unknown sizes; None for an unknown rank."""
-    return None if proto.unknown_rank else tuple(None if d.size < 0 else d.size for d in proto.dim)
-
-
-def count(shape: Shape) -> int:
-    """The number of elements of a shape; 0 where a size is unknown."""
-    if shape is None:
-        return 0
-    total = 1
-    for size in shape:
-        if size is None:
-            return 0
-        total *= size
-    return total

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from gradpass.program.debuginfo import DebugInfo, Trace, traces
 from gradpass.program.graph import Program, Value
-from gradpass.program.savedmodel import Entry, Model, Shape, Variable
+from gradpass.program.model import Entry, Model, Shape, Variable
 
 LIVE = "live"
 

@@ -15,7 +15,7 @@ from gradpass.errors import GradpassBug
 from gradpass.flow.facts import recorded_shape
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, Function, Node, Value
-from gradpass.program.savedmodel import shape_of
+from gradpass.program.model import shape_of
 from gradpass.rewrite.region import Closing, Region
 from gradpass.rules.base import Decline, Knobs, Site
 from gradpass.rules.shadow import Numeric, Probability, Shadow

@@ -10,8 +10,9 @@ from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
 from gradpass.flow.blame import Blame
 from gradpass.flow.verdict import EntryVerdict
+from gradpass.program import edit
 from gradpass.program.graph import Function, Node, Value
-from gradpass.program.savedmodel import Model
+from gradpass.program.model import Model
 from gradpass.rewrite import build
 from gradpass.rewrite.carrier import Additions, carry
 from gradpass.rewrite.fix import Options, Repair, Step, place_of
@@ -74,7 +75,7 @@ def close_regions(
             step.declined = "; ".join(blocked.values()) or "no way from it to the loss can carry a surrogate"
     if functions or graph is not None:
         kept = objects if model.objects is not None else None
-        result.model = model.changed([*functions, *new.functions], new.gradients, kept, graph)
+        result.model = edit.changed(model, [*functions, *new.functions], new.gradients, kept, graph)
         result.pb = result.model.raw
 
 

@@ -10,8 +10,9 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef
 from gradpass.errors import GradpassError
 from gradpass.flow.analysis import follow
 from gradpass.flow.verdict import Cut, EntryVerdict
+from gradpass.program import edit
 from gradpass.program.graph import Node
-from gradpass.program.savedmodel import Model
+from gradpass.program.model import Model
 from gradpass.rewrite.inline import inline
 from gradpass.rules.base import Decline, Knobs, by_op
 from gradpass.rules.kernels import KERNELS
@@ -145,4 +146,4 @@ def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str
                 done.setdefault(name, []).extend(nodes)
         if not functions:
             return model, done, dict(blocked.values())
-        model = model.changed(functions)
+        model = edit.changed(model, functions)

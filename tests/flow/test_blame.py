@@ -13,7 +13,8 @@ from gradpass.flow import blame as module
 from gradpass.flow.analysis import analyse, follow
 from gradpass.flow.verdict import EntryVerdict
 from gradpass.flow.ways import Ways
-from gradpass.program.savedmodel import Model, read
+from gradpass.program.model import Model
+from gradpass.program.savedmodel import read
 
 
 class Program(tf.Module):

@@ -22,7 +22,8 @@ import tensorflow as tf
 
 from gradpass.flow.analysis import analyse
 from gradpass.flow.verdict import EntryVerdict
-from gradpass.program.savedmodel import Model, read
+from gradpass.program.model import Model
+from gradpass.program.savedmodel import read
 from gradpass.report.build import build
 from gradpass.report.diagnostics import Diagnostic
 from tests.flow import causes

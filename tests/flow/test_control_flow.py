@@ -18,7 +18,8 @@ from gradpass.flow.analysis import analyse
 from gradpass.flow.facts import callees
 from gradpass.flow.verdict import EntryVerdict
 from gradpass.program.graph import Function
-from gradpass.program.savedmodel import Model, read
+from gradpass.program.model import Model
+from gradpass.program.savedmodel import read
 from tests.flow import old, truth
 from tests.flow.old import Old
 from tests.flow.programs import PROGRAMS

@@ -1,0 +1,81 @@
+"""A changed model: the bytes of its file with some functions changed or added, and what they say when read again."""
+
+from __future__ import annotations
+
+from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradient
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
+
+from gradpass.program import skim, wire
+from gradpass.program.model import Model
+from gradpass.program.savedmodel import (
+    GRAPH_DEF,
+    LIBRARY,
+    LIBRARY_FUNCTION,
+    LIBRARY_REGISTERED_GRADIENTS,
+    META_GRAPHS,
+    OBJECT_GRAPH_DEF,
+    parse,
+)
+
+
+def encode(
+    model: Model,
+    functions: list[FunctionDef],
+    gradients: list[RegisteredGradient] | None = None,
+    objects: SavedObjectGraph | None = None,
+    graph: GraphDef | None = None,
+) -> bytes:
+    """The file's bytes with these functions changed or added; all else stays byte for byte."""
+    by_name = {f.signature.name: f for f in functions}
+
+    def change(_: int, payload: memoryview) -> bytes | None:
+        new = by_name.pop(skim.name(payload), None)
+        return None if new is None else new.SerializeToString(deterministic=True)
+
+    def edit_library(payload: memoryview) -> bytes:
+        # Known functions first: what is left in by_name afterwards is new.
+        out = wire.edit(payload, LIBRARY_FUNCTION, change)
+        out = wire.edit(
+            out,
+            LIBRARY_FUNCTION,
+            lambda *_: None,
+            [f.SerializeToString(deterministic=True) for f in by_name.values()],
+        )
+        added = [g.SerializeToString(deterministic=True) for g in gradients or []]
+        return wire.edit(out, LIBRARY_REGISTERED_GRADIENTS, lambda *_: None, added)
+
+    def edit_graph(payload: memoryview | bytes) -> bytes:
+        if graph is not None:
+            payload = graph.SerializeToString(deterministic=True)
+        return wire.edit_only(payload, LIBRARY, edit_library)
+
+    if model.kind == "frozen":
+        return edit_graph(model.raw)
+
+    def edit_meta(index: int, payload: memoryview) -> bytes | None:
+        if index != model.meta_index:
+            return None
+        out = wire.edit_only(payload, GRAPH_DEF, edit_graph)
+        if objects is None:
+            return out
+        return wire.edit_only(out, OBJECT_GRAPH_DEF, lambda _: objects.SerializeToString(deterministic=True))
+
+    return wire.edit(model.raw, META_GRAPHS, edit_meta)
+
+
+def changed(
+    model: Model,
+    functions: list[FunctionDef],
+    gradients: list[RegisteredGradient] | None = None,
+    objects: SavedObjectGraph | None = None,
+    graph: GraphDef | None = None,
+) -> Model:
+    """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
+    new = parse(model.path, encode(model, functions, gradients, objects, graph))
+    new.program.tensorflow = model.program.tensorflow
+    if graph is not None:
+        new.program.verify(new.program.graph)
+    for function in functions:
+        new.program.verify(new.program.function(function.signature.name))
+    return new
