@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gradpass.errors import GradpassError, OutputError
 
 if TYPE_CHECKING:
-    from gradpass.program.savedmodel import Model
+    from gradpass.program.model import Model
     from gradpass.report.diagnostics import CheckRow, FixReport, PlanStep, Report
     from gradpass.rewrite.fix import Repair
 

@@ -20,10 +20,15 @@ def page(code: type[Code]) -> str:
     parts = [f"# {code.code} {code.name}", f"Severity: {code.severity}. {answer(code)}", code.explanation()]
     if code.ops:
         parts.append("Ops: " + ", ".join(f"`{op}`" for op in code.ops) + ".")
-    parts += ["## What to do", f"{sentence(code.advice())}", repair(code)]
+    parts += ["## What to do", f"{sentence(code.advice())}", cases(code), repair(code)]
     parts += [f"## An example that {fails(code)}", python(code.failing), "## The same with a gradient"]
     parts += [python(code.fixed)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def cases(code: type[Code]) -> str:
+    """What to do about some of its ops, where that is another thing."""
+    return "\n".join(f"- `{op}`: {advice}." for op, advice in code.helps.items())
 
 
 def answer(code: type[Code]) -> str:

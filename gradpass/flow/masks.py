@@ -22,20 +22,20 @@ Masked = dict[Node, dict[int, str]]  # the inputs that a mask hides, each with w
 def _product(node: Node) -> Iterator[tuple[int, str]]:
     for i in 0, 1:
         if "zeros" in known(node.inputs[1 - i]):
-            yield i, "multiplies it by a constant that is all zeros"
+            yield i, "multiplies by a constant that is all zeros"
 
 
 def _select(node: Node) -> Iterator[tuple[int, str]]:
     chosen = known(node.inputs[0])
     if "zeros" in chosen:
-        yield 1, "has a constant condition that is False everywhere, so it never takes it"
+        yield 1, "has a constant condition that is False everywhere, so it never takes this input"
     elif "nonzero" in chosen:
-        yield 2, "has a constant condition that is True everywhere, so it never takes it"
+        yield 2, "has a constant condition that is True everywhere, so it never takes this input"
 
 
 def _gather(node: Node) -> Iterator[tuple[int, str]]:
     if "empty" in known(node.inputs[1]):
-        yield 0, "takes no element of it, because its constant mask or indices select none"
+        yield 0, "takes no element, because its constant mask or indices select none"
 
 
 MASKING: dict[str, Callable[[Node], Iterator[tuple[int, str]]]] = {

@@ -72,7 +72,7 @@ def frozen(path: Path, raw: bytes) -> Model:
 
 
 def metagraph(path: Path, raw: bytes, meta: MetaGraphDef, graph: memoryview) -> Model:
-    """A MetaGraph of TF1, which comes as its bytes and in two parts: its signatures, or what its forward graph ends in."""
+    """A MetaGraph of TF1: its signatures, or where it has none what its forward graph ends in."""
     program = Program(graph)
     if not program.graph.nodes:
         raise TargetError(f"{path} holds no graph nodes; give the .meta that tf.compat.v1.train.Saver wrote")

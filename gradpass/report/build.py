@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from gradpass import __version__
@@ -13,10 +13,11 @@ from gradpass.flow.analysis import dtype_name
 from gradpass.flow.facts import FLOAT
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.flow.verdict import Target as Judged
-from gradpass.program.savedmodel import Model, Variable
+from gradpass.program.graph import Node, Value
+from gradpass.program.model import Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
-from gradpass.report.site import Sites, assignments
+from gradpass.report.site import Sites, assignments, dead_end, first_reader, maker, owner_of
 from gradpass.report.words import size, whom
 from gradpass.rules.base import by_op
 
@@ -24,6 +25,7 @@ Place = tuple[str | None, str]  # the function (None: the graph) and the node of
 
 FLOAT_NAMES = frozenset(map(dtype_name, FLOAT))
 GETS = {"none": "None", "zero": "zeros", "raises": "an error", "flows": "a gradient"}
+UNNAMED = re.compile(r"(.*/)?Variable(_\d+)?$")  # what TensorFlow calls a tf.Variable without a name
 HIDDEN = "TensorFlow answers zeros, because a loop or a call hides the cut; the way is severed all the same"
 
 
@@ -70,6 +72,7 @@ class _Builder:
 
         if not verdict.float_outputs:
             add(("no-float", verdict.name), find("GP203"), range(len(verdict.targets)))
+            self._locate(self.found["no-float", verdict.name], verdict, [])
         else:
             self._severed(verdict, add)
         everybody = enumerate(verdict.targets)
@@ -114,7 +117,10 @@ class _Builder:
             if targets:
                 add((number, verdict.name), find(number), targets)
                 if number in ("GP201", "GP207", "GP208"):
-                    self.found[number, verdict.name].depends = verdict.depends or ["constants"]
+                    shown = dict(zip((t.name for t in verdict.targets), _names(verdict.targets), strict=True))
+                    self.found[number, verdict.name].depends = [shown.get(name, name) for name in verdict.depends]
+                if number != "GP206":
+                    self._locate(self.found[number, verdict.name], verdict, targets)
 
     def _severing(self, cuts: list[Cut]) -> set[Place]:
         """The ops that sever, and those that only work on what is severed before: whole numbers, texts, bools."""
@@ -128,16 +134,50 @@ class _Builder:
 
     def _assigned(self, verdict: EntryVerdict, targets: list[int]) -> bool:
         """Whether what is computed from some targets goes into a variable."""
+        return bool(assignments(self._places(verdict, targets)))
+
+    def _places(self, verdict: EntryVerdict, targets: list[int]) -> list[Value]:
+        """The values of an entry's function that stand for some targets."""
         entry = self.model.entries.get(verdict.name)
         if entry is None or not targets:
-            return False
+            return []
         asked = [verdict.targets[i] for i in targets]
         paths = {target.path for target in asked if target.kind == "variable"}
         places = [entry.inputs[target.name] for target in asked if target.kind == "input"]
         for key, variable in self.model.variables.items():
             if variable.path in paths:
                 places += entry.captures.get(key, ())
-        return bool(assignments(places))
+        return places
+
+    def _locate(self, cause: _Cause, verdict: EntryVerdict, targets: list[int]) -> None:
+        """Finds the op whose line tells most of a cause that is no op's: where a way ends, or what the loss is."""
+        entry = self.model.entries.get(verdict.name)
+        if entry is None or cause.at is not None:
+            return
+        code, values = cause.code.code, self._places(verdict, targets)
+        if code == "GP207":
+            assigning = assignments(values)[0]
+            cause.at = assigning
+            owners = {value: key for key, held in entry.captures.items() for value in held}
+            owner = owner_of(assigning.inputs[0], entry.function, owners)
+            where = f"`{self._shown(owner)}`" if owner in self.model.variables else "a variable"
+            cause.notes.append(f"`{assigning.name}` assigns it to {where}")
+        elif code in ("GP203", "GP208"):
+            cause.at = next((made for value in entry.outputs.values() if (made := maker(value))), None)
+        elif code == "GP205":
+            cause.at = first_reader(entry.function, values)
+        elif code == "GP201":
+            cause.at = dead_end(entry.function, values)
+            if cause.at is not None:
+                cause.notes.append(
+                    f"what is computed from {whom(list(cause.names), 'other')} ends in `{cause.at.name}`"
+                )
+
+    def _shown(self, key: Any) -> str:
+        """A variable as it is called in messages."""
+        variables = list(self.model.variables.values())
+        shown = _unique([v.name for v in variables], [v.path for v in variables])
+        return shown[variables.index(self.model.variables[key])]
 
     def _code_of(self, cut: Cut, bystander: bool = False) -> type[Code]:
         """The code of a cut: a custom gradient that is lost, one that knows the site, that of the op, or a general."""
@@ -166,7 +206,7 @@ class _Builder:
     def finish(self) -> list[Diagnostic]:
         """The diagnostics, in the order in which the causes were met."""
         found = [(cause, cause.diagnostic(self.declined)) for cause in self.found.values()]
-        placed = [(diagnostic, cause.cut, cause.entries[0]) for cause, diagnostic in found if cause.cut]
+        placed = [(diagnostic, cause) for cause, diagnostic in found if cause.cut or cause.at]
         if not placed:
             return [diagnostic for _, diagnostic in found]
         from gradpass.report.scopes import Layers  # most models are well, and nobody waits for what is not needed
@@ -175,16 +215,16 @@ class _Builder:
         layers = Layers(self.model)
         info = self.model.debug_info
         moved = set[str]()
-        for diagnostic, cut, entry in placed:
-            source = diagnostic.source = source_of(info, cut.function, cut.node)
+        for diagnostic, cause in placed:
+            source = diagnostic.source = source_of(info, *cause.place)
             if source and source.file not in moved and edited(info, source):
                 moved.add(source.file)
                 diagnostic.notes.append(
                     f"`{source.file}` was edited after the model was saved; its lines may have moved"
                 )
-            layer = layers.layer_of(entry, cut)
-            if layer:
-                scope = cut.node.rpartition("/")[0]
+            layer = layers.layer_of(cause.entries[0], cause.cut) if cause.cut else ""
+            if cause.cut and layer:
+                scope = cause.cut.node.rpartition("/")[0]
                 diagnostic.notes.append(f"the scope `{scope}` reads the variables of the layer `{layer}`")
         if info.problem:
             placed[0][0].notes.append(info.problem)
@@ -200,10 +240,25 @@ class _Cause:
         self.cut = cut
         self.orphans = list(orphans)
         self.entries: list[str] = []
-        self.depends: list[str] = []
+        self.depends: list[str] | None = None
+        self.at: Node | None = None  # where there is no cut, the op whose line is shown
+        self.notes: list[str] = []
         self.starves: dict[str, tuple[str, Judged]] = {}
         self.raises: dict[str, tuple[str, Judged]] = {}
         self.affects: dict[str, tuple[str, Judged]] = {}
+
+    @property
+    def place(self) -> Place:
+        """The function and the node whose line is shown."""
+        if self.cut is not None:
+            return self.cut.function, self.cut.node
+        assert self.at is not None
+        return self.at.function.name, self.at.name
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Whom it concerns, as shown."""
+        return (name for name, _ in (self.starves or self.affects or self.raises).values())
 
     def diagnostic(self, declined: Mapping[Place, str]) -> Diagnostic:
         """The finished diagnostic."""
@@ -227,10 +282,17 @@ class _Cause:
             raises=[name for name, _ in self.raises.values()],
             parameters=sum(v.parameters for v in self.orphans)
             or sum(t.parameters for _, t in (self.starves or self.affects).values()),
-            path=cut.path if cut else [],
+            path=self._path(concerned),
             notes=self._notes(),
             fix=self._fix(declined),
         )
+
+    def _path(self, concerned: list[tuple[str, Judged]]) -> list[str]:
+        """The cut's path, which begins with the target as it is shown elsewhere."""
+        if self.cut is None:
+            return []
+        shown = {target.name: name for name, target in concerned}
+        return [shown.get(self.cut.path[0], self.cut.path[0]), *self.cut.path[1:]]
 
     def _message(self, targets: list[Judged], names: list[str]) -> str:
         if self.orphans:
@@ -258,9 +320,10 @@ class _Cause:
         return _unique([v.name for v in self.orphans], [v.path for v in self.orphans])
 
     def _notes(self) -> list[str]:
-        notes = []
-        if self.depends:
-            notes.append(f"the float outputs are computed from {whom(self.depends, 'other value')}")
+        notes = list(self.notes)
+        if self.depends is not None:
+            others = whom(self.depends, "other value") or "no input and no variable that is trained"
+            notes.append(f"the float outputs are computed from {others}")
         starved = [target for _, target in self.starves.values()]
         if self.cut and any(t.state == "zero" and t.structure == "none" for t in starved):
             notes.append(HIDDEN)
@@ -288,7 +351,8 @@ def _what(cut: Cut | None) -> str:
     """A node by its name, and its op where the name does not tell."""
     if cut is None:
         return ""
-    told = re.sub(r"_\d+$", "", cut.node.rpartition("/")[2]).lower() == cut.op.lower()
+    name = re.sub(r"_\d+$", "", cut.node.rpartition("/")[2]).replace("_", "").lower()
+    told = name in (cut.op.lower(), re.sub(r"[Vv]\d+$", "", cut.op).lower())
     return f"`{cut.node}`" if told else f"`{cut.node}` ({cut.op})"
 
 
@@ -306,6 +370,6 @@ def _names(targets: list[Judged]) -> list[str]:
 
 
 def _unique(names: list[str], paths: list[str]) -> list[str]:
-    """The name of each where it is unmistakable, else its path."""
+    """The name of each where it is unmistakable and somebody gave it, else its path."""
     times = Counter(names)
-    return [name if times[name] == 1 else path for name, path in zip(names, paths, strict=True)]
+    return [path if times[name] > 1 or UNNAMED.match(name) else name for name, path in zip(names, paths, strict=True)]

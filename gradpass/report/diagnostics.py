@@ -12,7 +12,7 @@ from gradpass.errors import GradpassError
 from gradpass.flow.verdict import State, Structure
 
 if TYPE_CHECKING:
-    from gradpass.program.savedmodel import Model
+    from gradpass.program.model import Model
     from gradpass.report.neighbourhood import Drawing, Neighbourhoods
 
 SCHEMA_VERSION = 1

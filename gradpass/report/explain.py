@@ -54,6 +54,8 @@ def _code(code: type[Code], width: int) -> Iterator[RenderableType]:
         yield from (Text(f"    {row}" if row else "") for row in source.strip().splitlines())
     yield Text("")
     yield from paragraphs(f"help: {code.advice()}", width)
+    for op, advice in code.helps.items():
+        yield from paragraphs(f"for {op}: {advice}", width)
     if code.refusal:
         yield line(f"`gradpass fix` leaves it: {code.refusal}")
 

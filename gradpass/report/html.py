@@ -12,11 +12,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from gradpass.report.chain import BROKEN, chain
 from gradpass.report.codes import find
 from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.layout import Point, arrange
 from gradpass.report.neighbourhood import Box, Drawing, Flow
-from gradpass.report.text import location, shortened, summary_line
+from gradpass.report.text import location, summary_line
 from gradpass.report.words import count, plural, whom
 
 LETTER = 7.3  # the width of a letter of the drawing's font, at its 12 pixels, on the widest of common systems
@@ -102,6 +103,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["broken"] = BROKEN
     environment.filters.update(quoted=quoted, chain=chain, place=location, count=count, plural=plural, number=_number)
     return environment
 
@@ -111,15 +113,6 @@ def quoted(text: str) -> Iterator[tuple[bool, str]]:
     for i, part in enumerate(re.split(r"`([^`]*)`", text)):
         if part:
             yield bool(i % 2), part
-
-
-def chain(diagnostic: Diagnostic) -> Iterator[tuple[str, bool, bool]]:
-    """The shortened path: each name, whether it is the cut, and whether no gradient comes to it from behind."""
-    seen = False
-    for i, name in enumerate(shortened(diagnostic.path, diagnostic.node)):
-        is_cut = i > 0 and name == diagnostic.node and not seen
-        yield name, is_cut, is_cut
-        seen = seen or is_cut
 
 
 def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
@@ -151,7 +144,7 @@ def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
         f"{diagnostic.code} {diagnostic.name}: the gradient's way to {diagnostic.path[0]}",
         f"{diagnostic.node} ({diagnostic.op}) stands between "
         f"{whom(diagnostic.concerned, 'target') or diagnostic.path[0]}"
-        f" and the output {diagnostic.path[-1]}. The path: {', '.join(shortened(diagnostic.path, diagnostic.node))}.",
+        f" and the output {diagnostic.path[-1]}. The path: {', '.join(name for _, name, _ in chain(diagnostic))}.",
         boxes,
         links,
         layout.width,

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from html import escape
 
+from gradpass.report.chain import BROKEN, chain
 from gradpass.report.diagnostics import Diagnostic, Report
-from gradpass.report.text import ARROW, BROKEN, location, shortened, summary_line
+from gradpass.report.text import location, summary_line
 from gradpass.report.words import count
 
 SIGNS = {"error": "❌", "warning": "⚠️", "note": "ℹ️"}
-PLAIN = re.compile(r"[A-Za-z0-9_./:()=+, -]*")  # what a code span holds as it is, in a table too
+PLAIN = re.compile(r"[ -\[\]-_a-{}~]*")  # ASCII but `, | and \: what a code span holds as it is, in a table too
 QUOTED = re.compile(r"`([^`]*)`")
 ACTIVE = re.compile(r"[\\`*_{}\[\]<>#|~&$@]")
 SHOWN_NAMES = 8
@@ -68,14 +69,10 @@ def _details(diagnostic: Diagnostic) -> Iterator[str]:
 def _path(diagnostic: Diagnostic) -> str:
     """The chain of nodes, broken where no gradient passes, its long stretches left out."""
     parts: list[str] = []
-    whole = set(diagnostic.path)
-    at_cut = passed = False
-    for i, name in enumerate(shortened(diagnostic.path, diagnostic.node)):
-        if i:
-            parts.append(f"**{BROKEN}**" if at_cut else ARROW)
-        at_cut = i > 0 and name == diagnostic.node and not passed
-        passed = passed or at_cut
-        parts.append(code(name) if name in whole else text(name))
+    for before, name, hidden in chain(diagnostic):
+        if before:
+            parts.append(f"**{BROKEN}**" if before == BROKEN else before)
+        parts.append(text(name) if hidden else code(name))
     return " ".join(parts)
 
 
@@ -89,7 +86,7 @@ def code(name: str) -> str:
     one_line = " ".join(name.split())
     if one_line and PLAIN.fullmatch(one_line):
         return f"`{one_line}`"
-    return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in one_line)}</code>"
+    return f"<code>{''.join(c if c.isalnum() or c == ' ' or c > '~' else f'&#{ord(c)};' for c in one_line)}</code>"
 
 
 def text(words: str) -> str:

@@ -12,7 +12,7 @@ from gradpass.flow.analysis import Analysis
 from gradpass.flow.facts import callees, facts, is_float, trainable
 from gradpass.flow.route import calls
 from gradpass.program.graph import ARGUMENT, BACK_EDGE, Function, Node
-from gradpass.program.savedmodel import Model
+from gradpass.program.model import Model
 from gradpass.report.diagnostics import Diagnostic
 
 State = Literal["live", "severed", "cut", "beside"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gradpass.flow.facts import BRANCHES, callees
 from gradpass.flow.verdict import Cut
 from gradpass.program.graph import Function, Node
-from gradpass.program.savedmodel import Model
+from gradpass.program.model import Model
 
 
 class Layers:

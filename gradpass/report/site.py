@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from gradpass.flow.facts import BRANCHES, RESOURCE, callees, is_float
 from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.flow.verdict import Cut
-from gradpass.program.graph import Function, Node, Program, Value
+from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Program, Value
 
 PREDICATE = 0  # the input of an If or Case that chooses
 CHOOSES = "Switch"  # TensorFlow 1: its second input chooses
+READS = frozenset({"Identity", "IdentityN", "NoOp", "ReadVariableOp"})
 # They make right or wrong of what they are given: equal to a label, all, any, among the best.
 JUDGING = frozenset({"All", "Any", "Equal", "InTopK", "InTopKV2", "NotEqual"})
 ASSIGNS = re.compile(r"Assign|Resource(Scatter|Sparse|Apply)|Scatter(Add|Sub|Update|Nd\w*Update)$|Apply")
@@ -21,7 +23,7 @@ CALCULATING = frozenset(
     {"Cast", "Identity", "IdentityN", "LogicalAnd", "LogicalNot", "LogicalOr", "Squeeze", "Reshape"}
 )
 
-
+T = TypeVar("T")
 Readers = dict[Node, list[tuple[Node, int]]]
 
 
@@ -126,6 +128,61 @@ def _readers(function: Function) -> Readers:
 
 def _chooses(node: Node, place: int) -> bool:
     return (node.op in BRANCHES and place == PREDICATE) or (node.op == CHOOSES and place == 1)
+
+
+def maker(value: Value) -> Node | None:
+    """The op that makes a value, in the call that gives it out; None where that is an argument."""
+    while True:
+        node = value.node
+        if node.op in CALLS:
+            value = node.function.program.function(str(node.callee)).results[value.port]
+        elif node.op in READS and node.inputs:
+            value = node.inputs[0]
+        else:
+            return None if node.op == ARGUMENT else node
+
+
+def first_reader(function: Function, values: Iterable[Value]) -> Node | None:
+    """The first op that works on some values of a function, in a call too; None where nobody does."""
+    wanted = set(values)
+    for node in function.order():
+        if any(value in wanted for value in node.inputs):
+            if node.op in READS:
+                wanted.update(node.used_outputs)
+            else:
+                return first_reader(*_inside(node, wanted)) if node.op in CALLS else node
+    return None
+
+
+def dead_end(function: Function, values: Iterable[Value]) -> Node | None:
+    """The last op that works on what is computed from some values, in a call too; None where nobody does."""
+    reached = set(values)
+    last = None
+    for node in function.order():
+        if any(value in reached for value in node.inputs):
+            reached.update(node.used_outputs)
+            last = last if node.op in READS else node
+    return dead_end(*_inside(last, reached)) if last is not None and last.op in CALLS else last
+
+
+def owner_of(handle: Value, function: Function, owners: Mapping[Value, T]) -> T | None:
+    """Whose the handle is: `owners` knows those of a function, the handle may be of one that it calls."""
+    if handle.node.function is function:
+        return owners.get(handle)
+    for node in function.nodes:
+        if node.op in CALLS:
+            inner, _ = _inside(node, ())
+            given = {a.output(0): owners[v] for a, v in zip(inner.arguments, node.inputs, strict=True) if v in owners}
+            found = owner_of(handle, inner, given)
+            if found is not None:
+                return found
+    return None
+
+
+def _inside(call: Node, values: Container[Value]) -> tuple[Function, list[Value]]:
+    """The function that a node calls, and those of its arguments that are among some values outside."""
+    inner = call.function.program.function(str(call.callee))
+    return inner, [a.output(0) for a, v in zip(inner.arguments, call.inputs, strict=True) if v in values]
 
 
 def assignments(starts: Iterable[Value]) -> list[Node]:

@@ -44,7 +44,11 @@ OPERATORS: dict[str, type[ast.AST]] = {
     "LogicalAnd": ast.BitAnd,
     "LogicalNot": ast.Invert,
     "LogicalOr": ast.BitOr,
+    "MatMul": ast.MatMult,
+    "Mul": ast.Mult,
     "NotEqual": ast.NotEq,
+    "Pow": ast.Pow,
+    "RealDiv": ast.Div,
 }
 
 
@@ -135,13 +139,18 @@ def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> 
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
-def marked(text: str, op: str | None) -> tuple[int, int]:
+def marked(text: str, op: str | None, node: str | None = None) -> tuple[int, int]:
     """From which column to which a line is to be underlined.
 
-    That is the one call or operator in it that makes the op; where none or several could be meant, all of the code.
+    That is the one call or operator in it that makes the op, or the one that a scope of the node bears the name of, the
+    innermost first; where none or several could be meant, it is all of the code.
     """
-    found = list(_makers(text, op)) if op else []
-    return found[0] if len(found) == 1 else (0, _code_end(text))
+    scopes = [re.sub(r"_\d+$", "", scope) for scope in reversed((node or "").split("/"))]
+    for maker in filter(None, (op, *scopes)):
+        found = list(_makers(text, maker))
+        if len(found) == 1:
+            return found[0]
+    return 0, _code_end(text)
 
 
 def _makers(text: str, op: str) -> Iterator[tuple[int, int]]:
@@ -174,7 +183,7 @@ def _makes(node: ast.expr, op: str) -> bool:
     if isinstance(node, ast.Call):
         called = node.func
         name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-        return name.replace("_", "").lower() == re.sub(r"V\d+$", "", op).lower()
+        return name.replace("_", "").lower() == re.sub(r"[Vv]\d+$", "", op).replace("_", "").lower()
     if isinstance(node, ast.Compare):
         return any(isinstance(operator, OPERATORS.get(op, ())) for operator in node.ops)
     if isinstance(node, (ast.BinOp, ast.UnaryOp)):

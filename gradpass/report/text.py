@@ -12,19 +12,19 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from gradpass.report.chain import ARROW, BROKEN, GAP, chain
 from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.sources import marked
 from gradpass.report.words import count, plural
 
 PLAIN_WIDTH = 110  # where there is no terminal to ask
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
-ARROW, BROKEN, GAP = "→", "✗", "…"
 ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "..."})
 UNDERLINE = "^"
 DOTS = "..."  # for what has no room of a line of code; as wide in ASCII, so that the underline stays below its code
 GUTTER = 3  # columns for the numbers of lines, if they are no longer
-NEAR = 2  # nodes shown on each side of a cut and at both ends of a path
 SHOWN_NAMES = 6
+HELD = "\x1f"  # stands for a blank at which no line is broken
 TRACED = re.compile(r"__inference_(.+)_[0-9]+")  # what TensorFlow makes of the name of a Python function
 PLAIN_CALL = re.compile(r"(^|/)(Stateful)?PartitionedCall(_[0-9]+)?$")  # a call that nobody named
 
@@ -91,10 +91,10 @@ def render_diagnostic(diagnostic: Diagnostic, report: Report, width: int) -> Ite
     bar = Text(f"{margin}|", "bold blue")
     if diagnostic.source and diagnostic.source.text:
         yield bar
-        code, underline = _excerpt(diagnostic.source.text, diagnostic.op, width - len(margin) - 2)
+        code, underline = _excerpt(diagnostic.source.text, diagnostic, width - len(margin) - 2)
         yield Text.assemble((f"{number:>{len(margin)}}| ", "bold blue"), code)
         yield Text.assemble((f"{margin}| ", "bold blue"), (underline, style))
-    if diagnostic.path:
+    if len(diagnostic.path) > 1:
         yield bar
         for part in _path(diagnostic, width):
             yield Text.assemble((f"{margin}| ", "bold blue"), part)
@@ -103,10 +103,10 @@ def render_diagnostic(diagnostic: Diagnostic, report: Report, width: int) -> Ite
         yield from _wrapped(Text.assemble((f"{margin}= ", "bold blue"), (f"{label}:", "bold")), " ", text, width)
 
 
-def _excerpt(code: str, op: str | None, room: int) -> tuple[str, str]:
+def _excerpt(code: str, diagnostic: Diagnostic, room: int) -> tuple[str, str]:
     """The user's line, or what of it has room, and below it the underline of what makes the op."""
     code = code.replace("\t", " ")
-    start, end = marked(code, op)
+    start, end = marked(code, diagnostic.op, diagnostic.node)
     over = cell_len(code) - room
     if over > 0 and start > len(DOTS):
         cut = min(start, over + len(DOTS))
@@ -140,6 +140,8 @@ def _lines(diagnostic: Diagnostic, report: Report) -> Iterator[tuple[str, str]]:
             "starves",
             f"{_names(diagnostic.starves)} ({count(diagnostic.parameters)} of {plural(total, 'parameter')})",
         )
+    if diagnostic.raises and not diagnostic.starves:
+        yield "raises for", _names(diagnostic.raises)
     if diagnostic.affects:
         yield "affects", f"{_names(diagnostic.affects)} ({plural(diagnostic.parameters, 'parameter')})"
     if diagnostic.unused:
@@ -162,37 +164,19 @@ def _names(names: list[str]) -> str:
     return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
 
 
-def shortened(path: list[str], node: str | None) -> list[str]:
-    """A path with its long stretches replaced by how many they are; the ends and the cut keep their neighbours."""
-    cut = path.index(node) if node in path else None
-    anchors = [0, len(path) - 1] if cut is None else [0, cut, len(path) - 1]
-    keep = sorted({i for a in anchors for i in range(a - NEAR + 1, a + NEAR) if 0 <= i < len(path)})
-    shown: list[str] = []
-    for previous, i in zip([-1, *keep], keep, strict=False):
-        hidden = i - previous - 1
-        if hidden == 1:
-            shown.append(path[i - 1])
-        elif hidden:
-            shown.append(f"{GAP} {hidden} more {GAP}")
-        shown.append(path[i])
-    return shown
-
-
 def _path(diagnostic: Diagnostic, width: int) -> Iterator[Text]:
     """The way of the gradient as a chain, broken at the cut, over as many lines as it needs."""
     style = STYLES[diagnostic.severity]
     current = Text()
-    after_cut = False
-    for i, name in enumerate(shortened(diagnostic.path, diagnostic.node)):
-        link = "" if i == 0 else f" {BROKEN} " if after_cut else f" {ARROW} "
-        is_cut = name == diagnostic.node and not after_cut
-        if current.cell_len + len(link) + len(name) > width - 8 and current.cell_len:
+    for before, name, _ in chain(diagnostic):
+        link = f" {before} " if before else ""
+        if current.cell_len + cell_len(link) + cell_len(name) > width - 8 and current.cell_len:
             yield current
             current = Text("  ")
             link = link.lstrip()
-        current.append(link, style if after_cut else "dim")
+        is_cut = before == BROKEN
+        current.append(link, style if is_cut else "dim")
         current.append(name, style if is_cut else "")
-        after_cut = is_cut
     yield current
 
 
@@ -208,12 +192,16 @@ def summary_line(report: Report) -> Text:
     noun = report.targets[0].kind if len({t.kind for t in report.targets}) == 1 else "target"
     total = f"{count(summary['starved_parameters'])} of {plural(summary['parameters'], 'parameter')}"
     if not starved:
-        everybody = f"all {plural(summary['targets'], 'target')}, {plural(summary['parameters'], 'parameter')}"
+        targets = "the only target" if summary["targets"] == 1 else f"all {plural(summary['targets'], 'target')}"
         what = "gradients" if report.order == 1 else "second gradients"
-        return line(f"{what} reach {everybody}{notes}", "bold green")
+        reach = f"{what} reach {targets}, {plural(summary['parameters'], 'parameter')}"
+        hazards = severities.count("warning") + severities.count("error")
+        if not hazards:
+            return line(f"{reach}{notes}", "bold green")
+        return line(f"{plural(hazards, 'warning')}, though {reach}{notes}", STYLES["warning"])
     second = "" if report.order == 1 else ", in the gradient of the gradient"
     end = f"{second}{_suppressed(report)}"
-    of_all = f"{starved} of {plural(summary['targets'], noun)}"
+    of_all = f"{starved} of {plural(summary['targets'], noun)}" if summary["targets"] > 1 else f"the only {noun}"
     ops = {i for i, d in enumerate(report.diagnostics) if d.node is not None and d.severity != "note"}
     if ops and all(ops & set(t.diagnostics) for t in report.targets if t.starved):
         verb = "severs" if len(ops) == 1 else "sever"
@@ -252,7 +240,8 @@ def paragraphs(text: str, width: int) -> Iterator[Text]:
 def _wrapped(head: Text, gap: str, text: str, width: int, style: str = "") -> Iterator[Text]:
     """A paragraph behind a head, its further lines indented below the text."""
     room = max(width - head.cell_len - len(gap), 40)
-    rows = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    held = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", HELD if len(found[0]) <= room else " "), text)
+    rows = [row.replace(HELD, " ") for row in textwrap.wrap(held, room, break_long_words=False, break_on_hyphens=False)]
     indent = " " * min(head.cell_len + len(gap), 12)
     for i, row in enumerate(rows):
         yield Text.assemble(head, gap, line(row, style)) if i == 0 else Text.assemble(indent, line(row, style))

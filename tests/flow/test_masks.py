@@ -13,7 +13,7 @@ from gradpass.flow.analysis import analyse
 from gradpass.program.trace import of_function
 
 S = tf.reduce_sum
-MULTIPLIES = "multiplies it by a constant that is all zeros"
+MULTIPLIES = "multiplies by a constant that is all zeros"
 Body = Callable[[Any, Any], Any]
 
 
@@ -37,13 +37,13 @@ MASKED: list[tuple[str, Body, str, set[str]]] = [
     ("a truncated factor", lambda v, w: S(v * tf.cast(tf.cast(0.5, tf.int32), tf.float32) + w), "v", set()),
     ("two ways", lambda v, w: S(v * 0.0) + S(tf.where([[False, True]] * 2, v, w) * 0.0) + S(w), "v", {MULTIPLIES}),
     ("never chosen", lambda v, w: S(tf.where([[False, False]], v, w)), "v",
-     {"has a constant condition that is False everywhere, so it never takes it"}),
+     {"has a constant condition that is False everywhere, so it never takes this input"}),
     ("always the other", lambda v, w: S(tf.where(tf.ones([2, 2], tf.bool), w, v)), "v",
-     {"has a constant condition that is True everywhere, so it never takes it"}),
+     {"has a constant condition that is True everywhere, so it never takes this input"}),
     ("no element", lambda v, w: S(tf.boolean_mask(2 * v, [False, False])) + S(w), "v",
-     {"takes no element of it, because its constant mask or indices select none"}),
+     {"takes no element, because its constant mask or indices select none"}),
     ("no index", lambda v, w: S(tf.gather(2 * v, tf.zeros([0], tf.int32))) + S(w), "v",
-     {"takes no element of it, because its constant mask or indices select none"}),
+     {"takes no element, because its constant mask or indices select none"}),
     ("in a loop", in_a_loop, "v", {MULTIPLIES}),
     ("in both branches", in_a_branch, "v", {MULTIPLIES}),
     ("in a call", lambda v, w: tf.function(lambda a: S(a * 0.0), autograph=False)(v) + S(w), "v", {MULTIPLIES}),

@@ -8,7 +8,7 @@ from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from gradpass import check
-from gradpass.program.savedmodel import Model
+from gradpass.program.model import Model
 from gradpass.report.build import build
 from gradpass.report.diagnostics import Report, Source
 from tests.report.verdicts import cut, model, target, verdict

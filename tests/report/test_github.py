@@ -30,8 +30,8 @@ def test_one_command_a_finding() -> None:
     lines = render_github(report).splitlines()
     assert lines[0] == (
         "::error file=my models/net.py,line=42,title=GP102 hard-argmax::`ArgMax` picks an index, which has no "
-        "derivative: `a` and `b` get None%0Ahelp: weight the choices by tf.nn.softmax of the scores; `gradpass fix` "
-        "keeps the index and adds that derivative"
+        "derivative: `a` and `b` get None%0Ahelp: use `tf.nn.softmax(scores)` as weights: "
+        "`tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`"
     )
     assert [read(line)[0] for line in lines] == ["error", "warning", "error", "notice"]
     assert [read(line)[1]["title"] for line in lines] == [f"{d.code} {d.name}" for d in report.diagnostics]

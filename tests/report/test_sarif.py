@@ -70,8 +70,7 @@ def test_a_result_in_full() -> None:
         "level": "error",
         "message": {
             "text": "`ArgMax` picks an index, which has no derivative: `a` and `b` get None\n"
-            "Help: weight the choices by tf.nn.softmax of the scores; `gradpass fix` keeps the index and adds that "
-            "derivative"
+            "Help: use `tf.nn.softmax(scores)` as weights: `tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`"
         },
         "locations": [
             {

@@ -399,7 +399,7 @@ def test_an_excerpt() -> None:
         " 42| y = tf.round(x)  # whole",
         "   |     ^^^^^^^^^^^",
         "   |",
-        "   | a → MatMul → Round ✗ Mul → y",
+        "   | a → MatMul ✗ Round → Mul → y",
         "   |",
     ]
 
@@ -414,7 +414,7 @@ def test_the_number_of_a_long_file_widens_the_margin() -> None:
 
 
 def test_a_line_without_a_text_is_named_only() -> None:
-    assert shown(Source("model.py", 42, ""))[:3] == ["  --> model.py:42", "   |", "   | a → MatMul → Round ✗ Mul → y"]
+    assert shown(Source("model.py", 42, ""))[:3] == ["  --> model.py:42", "   |", "   | a → MatMul ✗ Round → Mul → y"]
 
 
 @pytest.mark.parametrize("before", ["", "y = first(a_long_name, another_long_name) + second(z) + "])

@@ -13,11 +13,12 @@ import jsonschema
 import pytest
 
 from gradpass.report.build import build
+from gradpass.report.chain import BROKEN, chain
 from gradpass.report.concise import render_concise
-from gradpass.report.diagnostics import CheckRow, FixReport, PlanStep, Report, Source
+from gradpass.report.diagnostics import CheckRow, Diagnostic, FixReport, PlanStep, Report, Source
 from gradpass.report.json import render_json, schema
 from gradpass.report.terminal import progress, quiet_tensorflow
-from gradpass.report.text import plain, shortened, show
+from gradpass.report.text import plain, show
 from gradpass.report.words import count, size, whom
 from tests.report.verdicts import cut, model, target, verdict
 
@@ -37,11 +38,10 @@ def test_a_finding_in_full() -> None:
         "error[GP102]: `ArgMax` picks an index, which has no derivative: `a` gets None\n"
         "  --> node ArgMax of function serve, inside while\n"
         "   |\n"
-        "   | a → MatMul → ArgMax ✗ Mul → y\n"
+        "   | a → MatMul ✗ ArgMax → Mul → y\n"
         "   |\n"
         "   = starves: a (6 of 12 parameters)\n"
-        "   = help: weight the choices by tf.nn.softmax of the scores; `gradpass fix` keeps the index and adds that\n"
-        "           derivative\n"
+        "   = help: use `tf.nn.softmax(scores)` as weights: `tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`\n"
         "   = fix: `gradpass fix saved_model` adds a derivative: softmax-argmax (estimator)\n"
         "\n"
         "1 op severs 1 of 2 variables: 6 of 12 parameters\n"
@@ -84,7 +84,10 @@ def test_a_model_without_variables_is_not_called_healthy() -> None:
     ],
 )
 def test_long_stretches_of_a_path_are_counted(length: int, cut_at: int, shown: list[str]) -> None:
-    assert shortened([str(i) for i in range(length)], str(cut_at)) == shown
+    found = Diagnostic("GP102", "x", "error", "", "", node=str(cut_at), path=[str(i) for i in range(length)])
+    assert [name for _, name, _ in chain(found)] == shown
+    assert sum(hidden for _, _, hidden in chain(found)) == length - sum("more" not in name for name in shown)
+    assert [name for before, name, _ in chain(found) if before == BROKEN] == ([str(cut_at)] if cut_at else [])
 
 
 def test_a_narrow_terminal_breaks_no_name() -> None:
@@ -130,7 +133,7 @@ def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ascii_where_the_stream_has_no_more() -> None:
     text = shown("ascii", terminal=False)
-    assert "a -> MatMul -> ArgMax x Mul -> y" in text
+    assert "a -> MatMul x ArgMax -> Mul -> y" in text
 
 
 def repaired(**changes: object) -> FixReport:

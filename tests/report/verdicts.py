@@ -9,7 +9,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from gradpass.flow.verdict import Cut, EntryVerdict, Target
 from gradpass.program.graph import Program
-from gradpass.program.savedmodel import Model, Variable
+from gradpass.program.model import Model, Variable
 
 
 def target(name: str, state: str = "flows", structure: str | None = None, **changes: Any) -> Target:

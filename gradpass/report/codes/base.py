@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import ClassVar, Literal
 
@@ -33,11 +33,10 @@ class Code:
 
     `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets}
     (as "gets None"), {entry}, {mask} (what a constant does) and {error} (what a gradient function raises, or what it
-    lacks), `help` {op}. `ops` are
-    the ops that cause it; a code that they cannot tell says by `fits` where it is meant, and comes first there. `fix`
-    and `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow
-    gives for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that of the
-    derivative.
+    lacks), `help` {op}; `helps` says more of some ops. Python that stands there between backquotes runs. `ops` are the
+    ops that cause it; a code that they cannot tell says by `fits` where it is meant, and comes first there. `fix` and
+    `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow gives
+    for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that of the derivative.
     """
 
     code: ClassVar[str]
@@ -46,6 +45,7 @@ class Code:
     ops: ClassVar[tuple[str, ...]] = ()
     message: ClassVar[str]
     help: ClassVar[str]
+    helps: ClassVar[Mapping[str, str]] = {}
     fix: ClassVar[FixKind | None] = None
     refusal: ClassVar[str | None] = None
     says: ClassVar[Says] = "None"
@@ -67,7 +67,7 @@ class Code:
     @classmethod
     def advice(cls, op: str = "ThatOp") -> str:
         """The help for an op."""
-        return cls.help.replace("{op}", op)
+        return cls.helps.get(op, cls.help).replace("{op}", op)
 
     @classmethod
     def explanation(cls) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 from gradpass.report.site import Site
 
@@ -16,9 +18,22 @@ class HardThreshold(Code):
 
     code = "GP101"
     name = "hard-threshold"
-    ops = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "ApproximateEqual")
+    ops = (
+        "ApproximateEqual", "Equal", "Greater", "GreaterEqual", "IsFinite", "IsInf", "IsNan", "Less", "LessEqual",
+        "NotEqual",
+    )  # fmt: skip
     message = "{what} answers true or false, which has no derivative: {whom} {gets}"
-    help = "use a smooth step such as tf.sigmoid, or let `gradpass fix` keep the threshold and add its derivative"
+    help = "use a smooth step: `tf.sigmoid((x - y) / width)` in place of x > y"
+    helps: ClassVar = {
+        **dict.fromkeys(
+            ("ApproximateEqual", "Equal", "NotEqual"),
+            "use a smooth bump: `tf.exp(-(((x - y) / width) ** 2))` in place of x == y",
+        ),
+        **dict.fromkeys(
+            ("IsFinite", "IsInf", "IsNan"),
+            "leave it out of the loss; `tf.where(tf.math.is_finite(x), x, 0.0)` skips bad values and keeps the others",
+        ),
+    }
     failing = """
 v = tf.Variable([-0.3, 0.2, 0.9])
 
@@ -29,7 +44,7 @@ def loss():
 v = tf.Variable([-0.3, 0.2, 0.9])
 
 def loss():
-    return tf.reduce_sum(tf.sigmoid(10.0 * (v - 0.1)))
+    return tf.reduce_sum(tf.sigmoid((v - 0.1) / 0.1))
 """
 
 
@@ -42,7 +57,7 @@ class ByPredicate(Code):
     code = "GP118"
     name = "predicate-only"
     message = "{what} only decides which branch runs, and a choice has no derivative: {whom} {gets}"
-    help = "mix both branches by a smooth step: p * first + (1 - p) * second, with p = tf.sigmoid(...)"
+    help = "mix both branches: `p = tf.sigmoid(x / width)`, then `p * first + (1.0 - p) * second`"
     failing = """
 v = tf.Variable([-0.3, 0.9])
 
@@ -53,7 +68,7 @@ def loss():
 v = tf.Variable([-0.3, 0.9])
 
 def loss():
-    p = tf.sigmoid(10.0 * tf.reduce_sum(v))
+    p = tf.sigmoid(tf.reduce_sum(v) / 0.1)
     return p * 1.0 + (1.0 - p) * 2.0
 """
 
@@ -70,9 +85,12 @@ class MetricAsLoss(Code):
 
     code = "GP119"
     name = "metric-as-loss"
-    message = "{what} makes right or wrong of scores, a metric and no loss: {whom} {gets}"
-    help = (
-        "train on the scores: tf.nn.sparse_softmax_cross_entropy_with_logits, tf.nn.sigmoid_cross_entropy_with_logits"
+    ops = ("InTopK", "InTopKV2")
+    message = "{what} tells only right from wrong, which makes a metric and no loss: {whom} {gets}"
+    help = "train on the scores: `tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)`"
+    helps: ClassVar = dict.fromkeys(
+        ("Greater", "GreaterEqual", "Less", "LessEqual"),
+        "train on the scores: `tf.nn.sigmoid_cross_entropy_with_logits(truth, scores)`",
     )
     failing = """
 v = tf.Variable([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]])
@@ -107,7 +125,10 @@ class HardArgmax(Code):
     name = "hard-argmax"
     ops = ("ArgMax", "ArgMin")
     message = "{what} picks an index, which has no derivative: {whom} {gets}"
-    help = "weight the choices by tf.nn.softmax of the scores; `gradpass fix` keeps the index and adds that derivative"
+    help = "use `tf.nn.softmax(scores)` as weights: `tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`"
+    helps: ClassVar = {
+        "ArgMin": "use `tf.nn.softmax(-scores)` as weights: `tf.reduce_sum(tf.nn.softmax(-scores) * values, -1)`",
+    }
     failing = """
 v = tf.Variable([[0.1, 0.7, 0.2]])
 codes = tf.constant([1.0, 2.0, 4.0])
@@ -131,9 +152,12 @@ class HardRanking(Code):
 
     code = "GP105"
     name = "hard-ranking"
-    ops = ("TopK", "TopKV2", "ApproxTopK", "InTopK", "InTopKV2")
+    ops = ("TopK", "TopKV2", "ApproxTopK")
     message = "{what} is used for its indices, and ranks have no derivative: {whom} {gets}"
-    help = "use the values of tf.math.top_k instead of looking them up by index, or a soft rank"
+    help = (
+        "use soft ranks, `tf.reduce_sum(tf.sigmoid((x[..., None, :] - x[..., None]) / width), -1)`, "
+        "or what is ranked: `tf.math.top_k(x, k).values`"
+    )
     failing = """
 v = tf.Variable([0.3, 0.9, 0.5])
 

@@ -14,7 +14,10 @@ class Counting(Code):
     name = "histogram"
     ops = ("HistogramFixedWidth",)
     message = "{what} counts values, and counts have no derivative: {whom} {gets}"
-    help = "use soft bins: for each edge a sum of tf.sigmoid((v - edge) / width), and their differences"
+    help = (
+        "count softly: `beyond = tf.reduce_sum(tf.sigmoid((x[:, None] - edges) / width), 0)`, then "
+        "`beyond[:-1] - beyond[1:]`"
+    )
     failing = """
 v = tf.Variable([0.1, 0.7, 0.8])
 
@@ -40,8 +43,8 @@ class Bucketing(Code):
     code = "GP114"
     name = "bucketing"
     ops = ("Bucketize", "LowerBound", "UpperBound")
-    message = "{what} finds the bucket of a value, a whole number without a derivative: {whom} {gets}"
-    help = "add up smooth steps: tf.reduce_sum(tf.sigmoid((v[..., None] - boundaries) / width), axis=-1)"
+    message = "{what} tells only the bucket of a value, which has no derivative: {whom} {gets}"
+    help = "add up smooth steps: `tf.reduce_sum(tf.sigmoid((x[..., None] - boundaries) / width), -1)`"
     failing = """
 v = tf.Variable([0.1, 0.7, 2.8])
 
@@ -66,8 +69,8 @@ class WeightedCount(Code):
     code = "GP121"
     name = "weighted-count"
     ops = ("Bincount", "DenseBincount", "SparseBincount", "RaggedBincount")
-    message = "{what} adds up weights, and TensorFlow registers no gradient for that: {whom} {gets}"
-    help = "use tf.math.unsorted_segment_sum(weights, values, bins), which is the same sum and has a gradient"
+    message = "{what} gives the weights that it adds up no gradient: {whom} {gets}"
+    help = "use `tf.math.unsorted_segment_sum(weights, values, n)` for n bins: the same sums, with a gradient"
     says = "LookupError"
     failing = """
 v = tf.Variable([0.1, 0.7, 0.8])
@@ -91,8 +94,8 @@ class UniqueValues(Code):
     code = "GP122"
     name = "unique-values"
     ops = ("Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2")
-    message = "{what} has no gradient registered for the values that it keeps: {whom} {gets}"
-    help = "take the places from tf.unique(v).idx and gather or average the values themselves"
+    message = "{what} gives no gradient to the values that it keeps: {whom} {gets}"
+    help = "use `tf.math.unsorted_segment_mean(x, tf.unique(x).idx, n)`: the same n values, with a gradient"
     says = "LookupError"
     failing = """
 v = tf.Variable([2.0, 2.0, 1.0])
@@ -104,7 +107,6 @@ def loss():
 v = tf.Variable([2.0, 2.0, 1.0])
 
 def loss():
-    places = tf.unique(v).idx
-    count = tf.math.bincount(places, dtype=tf.float32)
-    return tf.reduce_sum(tf.math.unsorted_segment_sum(v, places, 2) / count * tf.constant([4.0, 2.0]))
+    values, places = tf.unique(v)
+    return tf.reduce_sum(tf.math.unsorted_segment_mean(v, places, tf.size(values)) ** 2)
 """

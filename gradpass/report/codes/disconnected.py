@@ -12,8 +12,8 @@ class Disconnected(Code):
 
     code = "GP201"
     name = "disconnected"
-    message = "nothing computed from {whom} reaches a float output of {entry}: no gradient"
-    help = "return what is computed from them, use it in the loss, or drop the layer"
+    message = "no float output of {entry} depends on {whom}: no gradient"
+    help = "use what is computed with it in the loss, or return it; if nothing needs it, leave the layer out"
     fix = "advise"
     failing = """
 v = tf.Variable([1.0, 2.0])
@@ -39,8 +39,8 @@ class ThroughAssignment(Code):
 
     code = "GP207"
     name = "through-assignment"
-    message = "what is computed from {whom} goes into a variable, where a gradient ends: no gradient from {entry}"
-    help = "use the tensor itself in the loss, and assign it besides: new = f(v); w.assign(new); loss(new)"
+    message = "what is computed from {whom} is assigned to a variable, and a variable passes no gradient on"
+    help = "use the tensor itself in the loss, and assign it besides: `new = f(x); w.assign(new); loss(new)`"
     fix = "refuse"
     refusal = "a variable's value carries no gradient"
     failing = """
@@ -69,8 +69,8 @@ class LossWithoutModel(Code):
 
     code = "GP208"
     name = "loss-without-model"
-    message = "the float outputs of {entry} do not depend on the model: nothing computed from {whom} reaches them"
-    help = "compute the loss from what the model returns; look for swapped arguments and for labels against labels"
+    message = "no float output of {entry} depends on the model: {whom} {gets}"
+    help = "compute the loss from what the model returns: are arguments swapped, or labels compared to labels?"
     fix = "advise"
     failing = """
 v = tf.Variable([1.0, 2.0])
@@ -96,7 +96,7 @@ class UnusedByEntry(Code):
     code = "GP202"
     name = "unused-by-entry"
     message = "{entry} does not use {whom}: no gradient"
-    help = "choose the entry that uses them with --entry, or add them to this one"
+    help = "call its layer in this entry (values from outside are constants), or check another by `--entry NAME`"
     fix = "advise"
     failing = """
 v = tf.Variable([1.0, 2.0])
@@ -127,8 +127,8 @@ class NoFloatOutput(Code):
 
     code = "GP203"
     name = "no-float-output"
-    message = "{entry} has no float output, so there is nothing to differentiate: {whom} {gets}"
-    help = "return the scores beside the classes, or save an entry that returns the loss"
+    message = "{entry} has no float output to differentiate: {whom} {gets}"
+    help = "return the scores too, `{'scores': scores, 'classes': tf.argmax(scores, -1)}`, or return the loss"
     fix = "advise"
     failing = """
 v = tf.Variable([[0.1, 0.7, 0.2]])
@@ -140,7 +140,7 @@ def loss():
 v = tf.Variable([[0.1, 0.7, 0.2]])
 
 def loss():
-    return tf.reduce_max(v, axis=1)
+    return {"scores": v, "classes": tf.argmax(v, axis=1)}
 """
 
 
@@ -154,7 +154,7 @@ class OrphanVariables(Code):
     name = "orphan-variables"
     severity = "note"
     message = "no function uses {whom}: {bytes} of weights that nothing can train"
-    help = "save without what no function uses: uncalled layers, optimizer slots, the copy that a Keras export keeps"
+    help = "call the layer if it is to learn; optimizer slots and the copy of a Keras export do no harm"
     fix = "advise"
     failing = """
 v = tf.Variable([1.0, 2.0])
@@ -179,8 +179,8 @@ class IntegerTarget(Code):
 
     code = "GP205"
     name = "integer-target"
-    message = "{whom} is no float: TensorFlow gives it no gradient"
-    help = "make it a float variable (tf.Variable(10.0)), or mark it trainable=False if it is not to learn"
+    message = "{whom} holds no floats: TensorFlow gives no gradient"
+    help = "make it floats, `tf.Variable([2.0, 3.0])`, or mark it `trainable=False` if it is not to learn"
     fix = "advise"
     failing = """
 v = tf.Variable([2, 3])

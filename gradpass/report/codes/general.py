@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 
 
@@ -15,7 +17,13 @@ class SeveringOp(Code):
     code = "GP100"
     name = "severing-op"
     message = "{what} gives its input no gradient: {whom} {gets}"
-    help = "compute the same with ops that have a gradient, or give the op one with tf.custom_gradient"
+    help = "compute it with ops that have a gradient, or write its derivative yourself by `tf.custom_gradient`"
+    helps: ClassVar = {
+        "LinSpace": "use `start + (stop - start) * tf.linspace(0.0, 1.0, n)`: the same values, with a gradient",
+        "OneHot": "use `off + (on - off) * tf.one_hot(indices, depth)`: the same values, with a gradient",
+        "RandomShuffle": "shuffle the places: `tf.gather(x, tf.random.shuffle(tf.range(tf.shape(x)[0])))`",
+        "Range": "count the steps and scale them: `start + step * tf.range(3.0)` for 3 numbers",
+    }
     failing = """
 v = tf.Variable(2.0)
 

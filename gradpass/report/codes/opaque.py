@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 
 
@@ -14,7 +16,7 @@ class StopGradient(Code):
     name = "stop-gradient"
     ops = ("StopGradient", "PreventGradient")
     message = "{what} ends the gradient on purpose: {whom} {gets}"
-    help = "remove the tf.stop_gradient if these targets are to learn"
+    help = "remove `tf.stop_gradient` where these are to learn; where it is meant, add `--ignore GP108`"
     fix = "refuse"
     refusal = "it is meant to end the gradient"
     failing = """
@@ -40,7 +42,7 @@ class PythonCall(Code):
     name = "python-call"
     ops = ("PyFunc", "PyFuncStateless")
     message = "{what} runs Python code that TensorFlow cannot differentiate: {whom} {gets}"
-    help = "use TensorFlow ops, or tf.py_function with TensorFlow ops inside"
+    help = "compute it with TensorFlow ops; `tf.py_function(f, [x], tf.float32)` differentiates those in f"
     fix = "refuse"
     refusal = "what the Python code computes is not in the graph"
     failing = """
@@ -64,7 +66,7 @@ class TextDetour(Code):
     name = "text-detour"
     ops = ("AsString", "StringFormat", "SerializeTensor", "EncodeWav")
     message = "{what} turns numbers into text, where gradients end: {whom} {gets}"
-    help = "keep the number beside the text, and compute the loss from the number"
+    help = "compute the loss from the number itself, and keep the text beside it"
     fix = "refuse"
     refusal = "a text has no derivative and no useful surrogate"
     failing = """
@@ -99,8 +101,15 @@ class DiscreteDecoding(Code):
         "CTCGreedyDecoder",
         "CTCBeamSearchDecoder",
     )
-    message = "{what} searches and returns what it found, which has no derivative: {whom} {gets}"
-    help = "train on what goes into the search (scores and boxes, or tf.nn.ctc_loss), and search only to predict"
+    message = "{what} searches, and a search has no derivative: {whom} {gets}"
+    help = "look up the scores of what it selects: `tf.gather(scores, selected)`"
+    helps: ClassVar = {
+        "CombinedNonMaxSuppression": "train on the boxes and scores that go into it, and search only to predict",
+        **dict.fromkeys(
+            ("CTCBeamSearchDecoder", "CTCGreedyDecoder"),
+            "train on what it decodes: `tf.nn.ctc_loss(labels, logits, label_length, logit_length)`",
+        ),
+    }
     fix = "refuse"
     refusal = "a search has no useful surrogate"
     failing = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 
 
@@ -17,7 +19,7 @@ class Rounding(Code):
     name = "rounding"
     ops = ("Round", "Rint", "Floor", "Ceil", "FloorDiv", "TruncateDiv")
     message = "{what} rounds, and steps have no derivative: {whom} {gets}"
-    help = "write v + tf.stop_gradient(tf.round(v) - v), or let `gradpass fix` add a surrogate derivative"
+    help = "keep the value, pass the gradient on: `x + tf.stop_gradient(rounded - x)`, x being what is rounded"
     failing = """
 v = tf.Variable([0.4, 1.6])
 
@@ -41,8 +43,8 @@ class IntegerCast(Code):
     code = "GP104"
     name = "integer-cast"
     ops = ("Cast", "Bitcast")
-    message = "{what} leaves the floats, where gradients end: {whom} {gets}"
-    help = "stay in floats, or let `gradpass fix` add a surrogate derivative for the digits that the cast cuts off"
+    message = "{what} casts floats to integers or bools, where gradients end: {whom} {gets}"
+    help = "leave the cast out, or pass the gradient on: `x + tf.stop_gradient(tf.cast(cast, x.dtype) - x)`"
     failing = """
 v = tf.Variable([0.4, 1.6])
 
@@ -53,13 +55,14 @@ def loss():
 v = tf.Variable([0.4, 1.6])
 
 def loss():
-    return tf.reduce_sum(v ** 2)
+    cast = tf.cast(v, tf.int32)
+    return tf.reduce_sum((v + tf.stop_gradient(tf.cast(cast, v.dtype) - v)) ** 2)
 """
 
 
 class Quantised(Code):
     """tf.quantization.quantize rounds to one of 256 numbers, and neither it nor its inverse has a gradient registered:
-    TensorFlow raises LookupError.
+    TensorFlow raises LookupError at tf.quantization.dequantize, and gives None where the numbers are cast to floats.
 
     tf.quantization.fake_quant_with_min_max_vars and quantize_and_dequantize_v2 compute the same floats and pass a
     straight-through gradient on.
@@ -69,21 +72,21 @@ class Quantised(Code):
     name = "quantised"
     ops = ("QuantizeV2", "Dequantize", "QuantizeDownAndShrinkRange", "Requantize")
     message = "{what} works on quantised numbers, which have no gradient: {whom} {gets}"
-    help = "use tf.quantization.quantize_and_dequantize_v2, which rounds as much and has a gradient"
-    says = "LookupError"
+    help = "round in floats: `tf.quantization.quantize_and_dequantize_v2(x, low, high, range_given=True)`"
+    helps: ClassVar = {
+        "Dequantize": "compute it in floats: `low + (high - low) * tf.cast(stored, tf.float32) / 255.0` for 8 bits",
+    }
     failing = """
-v = tf.Variable([-1.0, 1.0])
-stored = tf.constant([0, 100, 255], tf.uint8)
+v = tf.Variable([-0.4, 1.6])
 
 def loss():
-    weights = tf.quantization.dequantize(tf.bitcast(stored, tf.quint8), v[0], v[1])
-    return tf.reduce_sum(weights ** 2)
+    stored = tf.quantization.quantize(v, -3.0, 3.0, tf.quint8).output
+    return tf.reduce_sum(tf.cast(tf.bitcast(stored, tf.uint8), tf.float32) ** 2)
 """
     fixed = """
-v = tf.Variable([-1.0, 1.0])
-stored = tf.constant([0, 100, 255], tf.uint8)
+v = tf.Variable([-0.4, 1.6])
 
 def loss():
-    weights = v[0] + (v[1] - v[0]) * tf.cast(stored, tf.float32) / 255.0
-    return tf.reduce_sum(weights ** 2)
+    rounded = tf.quantization.quantize_and_dequantize_v2(v, -3.0, 3.0, range_given=True)
+    return tf.reduce_sum(rounded ** 2)
 """

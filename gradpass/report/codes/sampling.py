@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 
 
@@ -14,7 +16,10 @@ class Sampling(Code):
     name = "category-sampling"
     ops = ("Multinomial", "StatelessMultinomial")
     message = "{what} draws a category, which has no derivative: {whom} {gets}"
-    help = "draw from a relaxation: softmax((logits + Gumbel noise) / temperature), or use the expectation"
+    help = (
+        "draw softly: `noise = -tf.math.log(-tf.math.log(tf.random.uniform(tf.shape(logits), 1e-9)))`, then "
+        "`tf.nn.softmax((logits + noise) / temperature)`"
+    )
     failing = """
 v = tf.Variable([[0.1, 0.7, 0.2]])
 
@@ -25,8 +30,8 @@ def loss():
 v = tf.Variable([[0.1, 0.7, 0.2]])
 
 def loss():
-    noise = -tf.math.log(-tf.math.log(tf.random.uniform([4, 3], 0.01, 0.99, seed=1)))
-    return tf.reduce_sum(tf.nn.softmax(v + noise) * tf.range(3.0))
+    noise = -tf.math.log(-tf.math.log(tf.random.uniform([4, 3], 1e-9)))
+    return tf.reduce_sum(tf.nn.softmax((v + noise) / 0.5) * tf.range(3.0))
 """
 
 
@@ -41,8 +46,13 @@ class CountSampling(Code):
         "RandomPoisson", "RandomPoissonV2", "StatefulRandomBinomial", "StatelessRandomBinomial",
         "StatelessRandomPoisson",
     )  # fmt: skip
-    message = "{what} draws a number of events, which has no derivative: {whom} {gets}"
-    help = "use the expectation, a normal approximation (rate + tf.sqrt(rate) * noise), or a score-function estimator"
+    message = "{what} draws a count, which has no derivative: {whom} {gets}"
+    help = "use the rate itself, or the normal approximation: `rate + tf.sqrt(rate) * tf.random.normal(shape)`"
+    helps: ClassVar = dict.fromkeys(
+        ("StatefulRandomBinomial", "StatelessRandomBinomial"),
+        "use the mean, `n * p`, or the normal approximation: "
+        "`n * p + tf.sqrt(n * p * (1.0 - p)) * tf.random.normal(shape)`",
+    )
     says = "LookupError"
     failing = """
 v = tf.Variable([0.5, 1.0])

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
+
+RESIZES = dict.fromkeys(
+    ("ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScaleAndTranslate"),
+    "a resize is a matrix product, which has both: `tf.einsum('yi,bijc,xj->byxc', rows, image, columns)`",
+)
 
 
 class SecondDerivativeMissing(Code):
@@ -13,8 +20,9 @@ class SecondDerivativeMissing(Code):
 
     code = "GP116"
     name = "second-derivative-missing"
-    message = "the gradient of {what} has no gradient itself ({error}), so TensorFlow raises: {whom} {gets} of order 2"
-    help = "write it with ops that can be differentiated twice (a matrix product for a resize)"
+    message = "{what} has no second gradient ({error}): {whom} {gets}"
+    help = "compute it with ops that can be differentiated twice, such as products, powers and tf.exp"
+    helps: ClassVar = {**RESIZES, "Softsign": "use `x / (1.0 + tf.abs(x))`, the same with two derivatives"}
     fix = "refuse"
     refusal = "`gradpass fix` repairs gradients of order 1"
     says = "LookupError"
@@ -27,9 +35,10 @@ def loss():
 """
     fixed = """
 v = tf.Variable(tf.reshape(tf.range(16.0), [1, 4, 4, 1]))
+halves = tf.constant([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
 
 def loss():
-    return tf.reduce_sum(tf.nn.avg_pool2d(v, 2, 2, "VALID") ** 2)
+    return tf.reduce_sum(tf.einsum("yi,bijc,xj->byxc", halves, v, halves) ** 2)
 """
 
 
@@ -41,10 +50,9 @@ class SecondDerivativeEnds(Code):
 
     code = "GP117"
     name = "second-derivative-ends"
-    message = (
-        "the gradient of {what} is computed by {error}, which is marked as not differentiable: {whom} {gets} of order 2"
-    )
-    help = "write it with ops that can be differentiated twice (a matrix product for a resize)"
+    message = "the second gradient of {what} ends at {error}: {whom} {gets}"
+    help = "compute it with ops that can be differentiated twice, such as products, powers and tf.exp"
+    helps: ClassVar = RESIZES
     fix = "refuse"
     refusal = "`gradpass fix` repairs gradients of order 1"
     order = 2
@@ -56,9 +64,10 @@ def loss():
 """
     fixed = """
 v = tf.Variable(tf.reshape(tf.range(16.0), [1, 4, 4, 1]))
+halves = tf.constant([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
 
 def loss():
-    return tf.reduce_sum(tf.nn.avg_pool2d(v, 2, 2, "VALID") ** 2)
+    return tf.reduce_sum(tf.einsum("yi,bijc,xj->byxc", halves, v, halves) ** 2)
 """
 
 
@@ -71,7 +80,7 @@ class NoSecondDerivative(Code):
     code = "GP206"
     name = "no-second-derivative"
     severity = "note"
-    message = "no gradient depends on {whom}: the outputs of {entry} are linear there, and have no second derivative"
+    message = "{entry} is linear in {whom}: there is no second gradient"
     help = "nothing is wrong; a loss that is not linear in the outputs (a square, a cross-entropy) has one"
     fix = "advise"
     order = 2
@@ -97,10 +106,8 @@ class ConstantDerivative(Code):
     code = "GP303"
     name = "constant-derivative"
     severity = "note"
-    message = (
-        "the derivative of {what} is piecewise constant, so that its own derivative is zeros: {whom} {gets} of order 2"
-    )
-    help = "use a smooth relative of the op if the second derivative matters (softplus for ReLU)"
+    message = "the derivative of {what} is piecewise constant, the second one zeros: {whom} {gets}"
+    help = "use `tf.nn.softplus(x)` for ReLU, or `tf.nn.avg_pool2d` for max pooling, if second gradients matter"
     fix = "advise"
     says = "zeros"
     order = 2

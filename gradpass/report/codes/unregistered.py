@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 from gradpass.report.site import Site
 
@@ -14,10 +16,10 @@ class NoRegisteredGradient(Code):
 
     code = "GP109"
     name = "no-registered-gradient"
-    message = "{what} has no gradient registered, so TensorFlow raises LookupError: {whom} {gets}"
+    message = "TensorFlow has no gradient for {what}: {whom} {gets}"
     help = (
-        "compute the same with ops that have a gradient, or give it one: "
-        '`@tf.RegisterGradient("{op}")` above `def gradient(op, *cotangents): ...`'
+        "compute it with ops that have a gradient, or register one that returns a gradient for each input: "
+        '`@tf.RegisterGradient("{op}")` above `def gradient(op, *upstream): ...`'
     )
     says = "LookupError"
     failing = """
@@ -44,8 +46,8 @@ class RaisesBeside(Code):
 
     code = "GP120"
     name = "raises-beside"
-    message = "{what} is on the way of the data alone, but has no gradient, so TensorFlow raises: {whom} {gets}"
-    help = "put tf.stop_gradient around its result, or do it to the data before the model"
+    message = "{what} has no gradient; it changes data only, and still {whom} {gets}"
+    help = "put `tf.stop_gradient` around its result, or do this to the data before the model, in tf.data"
     says = "LookupError"
     failing = """
 v = tf.Variable([[[[2.0]]]])
@@ -78,8 +80,8 @@ class RaisingGradient(Code):
 
     code = "GP115"
     name = "raising-gradient"
-    message = "the gradient function of {what} raises {error}: {whom} {gets}"
-    help = "give the op what its gradient function asks for: static shapes, int32 indices, float32 values"
+    message = "the gradient function of {what} raises for {whom}: {error}"
+    help = "call it so that its gradient function works: mostly with static shapes, int32 indices, float32"
     says = "TypeError"
     failing = """
 v = tf.Variable([3.0, 1.0, 2.0])
@@ -107,8 +109,8 @@ class RefusesSlices(Code):
 
     code = "GP126"
     name = "refuses-slices"
-    message = "the gradient function of {what} raises {error}: {whom} {gets}"
-    help = "gather from 1.0 * y in place of y, or use tf.gather for tf.gather_nd: its gradient is dense then"
+    message = "{what} cannot take what tf.gather sends back, and raises for {whom}: {error}"
+    help = "tf.gather and tf.gather_nd send it slices: use `tf.gather(1.0 * y, indices)`, with y its result"
     says = "TypeError"
     failing = """
 v = tf.Variable([[0.1, 0.7, 0.8], [0.5, 0.2, 0.4]])
@@ -136,13 +138,14 @@ class LostCustomGradient(Code):
     process that saved it the name is known and all is well; in a fresh process TensorFlow raises LookupError, or
     silently uses another function of the same name.
 
-    tf.saved_model.save keeps custom gradients only with SaveOptions(experimental_custom_gradients=True).
+    tf.saved_model.save writes gradient functions into the model unless it is told not to, by
+    SaveOptions(experimental_custom_gradients=False).
     """
 
     code = "GP110"
     name = "lost-custom-gradient"
-    message = "the custom gradient of {what} was not saved, so TensorFlow raises LookupError: {whom} {gets}"
-    help = "save again with tf.saved_model.SaveOptions(experimental_custom_gradients=True)"
+    message = "the custom gradient of {what} was not saved: {whom} {gets}"
+    help = "save again with `options=tf.saved_model.SaveOptions(experimental_custom_gradients=True)`"
     fix = "refuse"
     refusal = "the gradient function is not in the SavedModel"
     says = "LookupError"
@@ -170,13 +173,30 @@ def loss():
 class ColourAdjustment(Code):
     """The colour ops of tf.image are smooth, but TensorFlow registers no derivative for them: it raises LookupError, or
     gives None for tf.image.hsv_to_rgb.
+
+    In arithmetic, hsv_to_rgb is `h, s, v = tf.split(hsv, 3, -1)`, `k = (tf.constant([5.0, 3.0, 1.0]) + 6.0 * h) % 6.0`
+    and `v - v * s * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)`. A hue is adjusted by adding to that h between
+    tf.image.rgb_to_hsv, which has a gradient, and this.
     """
 
     code = "GP123"
     name = "colour-adjustment"
     ops = ("AdjustContrast", "AdjustContrastv2", "AdjustHue", "AdjustSaturation", "HSVToRGB")
-    message = "{what} changes colours, and TensorFlow registers no gradient for that: {whom} {gets}"
-    help = "write it as arithmetic (contrast: mean + factor * (image - mean)), or adjust the images before the model"
+    message = "{what} changes colours, which TensorFlow gives no gradient: {whom} {gets}"
+    help = "adjust the images before the model, or write it as arithmetic: `gradpass explain GP123` shows it"
+    helps: ClassVar = {
+        **dict.fromkeys(
+            ("AdjustContrast", "AdjustContrastv2"),
+            "use `mean = tf.reduce_mean(image, [-3, -2], keepdims=True)`, then `mean + factor * (image - mean)`",
+        ),
+        "AdjustSaturation": (
+            "use `bright = tf.reduce_max(image, -1, keepdims=True)`, then `bright + factor * (image - bright)`"
+        ),
+        "HSVToRGB": (
+            "use `h, s, v = tf.split(hsv, 3, -1)`, `k = (tf.constant([5.0, 3.0, 1.0]) + 6.0 * h) % 6.0`, then "
+            "`v - v * s * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)`"
+        ),
+    }
     says = "LookupError"
     failing = """
 v = tf.Variable([[[[0.1, 0.7, 0.8], [0.5, 0.2, 0.4]]]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from gradpass.report.codes.base import Code
 
 
@@ -15,7 +17,11 @@ class ZeroOp(Code):
     name = "zero-op"
     severity = "warning"
     message = "{what} has a gradient of zeros: {whom} {gets}"
-    help = "compute the same with ops that have a gradient, or give the op one with tf.custom_gradient"
+    help = "compute it with ops that have a gradient, or write its derivative yourself by `tf.custom_gradient`"
+    helps: ClassVar = dict.fromkeys(
+        ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
+        "compute mean and variance by `tf.nn.moments(image, [0, 1, 2])`, which has a gradient",
+    )
     says = "zeros"
     failing = """
 v = tf.Variable(tf.reshape(tf.range(8.0), [2, 2, 2, 1]))
@@ -28,7 +34,8 @@ def loss():
 v = tf.Variable(tf.reshape(tf.range(8.0), [2, 2, 2, 1]))
 
 def loss():
-    return tf.reduce_sum(tf.reduce_mean(v, axis=[0, 1, 2]))
+    mean, variance = tf.nn.moments(v, axes=[0, 1, 2])
+    return tf.reduce_sum(mean)
 """
 
 
@@ -42,7 +49,7 @@ class HardSign(Code):
     severity = "warning"
     ops = ("Sign",)
     message = "{what} has a gradient of zeros: {whom} {gets}"
-    help = "use tf.tanh, or let `gradpass fix` keep the sign and add a surrogate derivative"
+    help = "use `tf.tanh(x / width)`, or pass the gradient on: `x + tf.stop_gradient(tf.sign(x) - x)`"
     says = "zeros"
     failing = """
 v = tf.Variable([-0.4, 1.6])
@@ -54,7 +61,7 @@ def loss():
 v = tf.Variable([-0.4, 1.6])
 
 def loss():
-    return tf.reduce_sum(tf.tanh(v))
+    return tf.reduce_sum(tf.tanh(v / 0.5))
 """
 
 
@@ -68,9 +75,9 @@ class LostOnTheWay(Code):
     code = "GP302"
     name = "lost-on-the-way"
     severity = "warning"
-    message = "every op on the way has a gradient, yet TensorFlow loses it in a call or loop: {whom} {gets}"
+    message = "TensorFlow loses the gradient in a loop or call, though all ops have one: {whom} {gets}"
     loaded = True
-    help = "read the variable once before the loop and hand its value to the loop"
+    help = "read it before the outer loop, `x = tf.identity(w)`, and use x inside"
     says = "zeros"
     failing = """
 v = tf.Variable([1.0, 2.0])
