@@ -62,7 +62,9 @@ def _table(file: Path) -> dict[str, Any] | None:
             f"{file} is not readable as TOML ({problem}); mend it, or run gradpass elsewhere"
         ) from problem
     table = tool.get("gradpass") if isinstance(tool, dict) else None
-    return table if isinstance(table, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise GradpassError(f"{file}: [tool.gradpass] is a table of settings, not {table!r}")
+    return table
 
 
 def _settings(file: Path, table: dict[str, Any]) -> Settings:

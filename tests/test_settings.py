@@ -67,6 +67,12 @@ def test_a_mistake_says_what_is_wrong(text: str, says: str, tmp_path: Path) -> N
         settings.read(tmp_path)
 
 
+def test_the_settings_are_a_table(tmp_path: Path) -> None:
+    project(tmp_path, "[tool]\ngradpass = 3\n")
+    with pytest.raises(GradpassError, match="is a table of settings, not 3"):
+        settings.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("pattern", "left"),
     [

@@ -18,7 +18,7 @@ from gradpass.program.model import Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
 from gradpass.report.site import Sites, assignments, dead_end, first_reader, maker, owner_of
-from gradpass.report.words import size, whom
+from gradpass.report.words import quoted, size, visible, whom
 from gradpass.rules.base import by_op
 
 Place = tuple[str | None, str]  # the function (None: the graph) and the node of a cut
@@ -160,8 +160,8 @@ class _Builder:
             cause.at = assigning
             owners = {value: key for key, held in entry.captures.items() for value in held}
             owner = owner_of(assigning.inputs[0], entry.function, owners)
-            where = f"`{self._shown(owner)}`" if owner in self.model.variables else "a variable"
-            cause.notes.append(f"`{assigning.name}` assigns it to {where}")
+            where = quoted(self._shown(owner)) if owner in self.model.variables else "a variable"
+            cause.notes.append(f"{quoted(assigning.name)} assigns it to {where}")
         elif code in ("GP203", "GP208"):
             cause.at = next((made for value in entry.outputs.values() if (made := maker(value))), None)
         elif code == "GP205":
@@ -170,7 +170,7 @@ class _Builder:
             cause.at = dead_end(entry.function, values)
             if cause.at is not None:
                 cause.notes.append(
-                    f"what is computed from {whom(list(cause.names), 'other')} ends in `{cause.at.name}`"
+                    f"what is computed from {whom(list(cause.names), 'other')} ends in {quoted(cause.at.name)}"
                 )
 
     def _shown(self, key: Any) -> str:
@@ -225,7 +225,7 @@ class _Builder:
             layer = layers.layer_of(cause.entries[0], cause.cut) if cause.cut else ""
             if cause.cut and layer:
                 scope = cause.cut.node.rpartition("/")[0]
-                diagnostic.notes.append(f"the scope `{scope}` reads the variables of the layer `{layer}`")
+                diagnostic.notes.append(f"the scope {quoted(scope)} reads the variables of the layer {quoted(layer)}")
         if info.problem:
             placed[0][0].notes.append(info.problem)
         return [diagnostic for _, diagnostic in found]
@@ -306,13 +306,13 @@ class _Cause:
         if self.affects and not self.starves:
             gets = "zeros, whatever the data"
         verb = "gets" if len(names) == 1 else "get"
-        entry = " and ".join(f"entry `{name}`" for name in self.entries)
+        entry = " and ".join(f"entry {quoted(name)}" for name in self.entries)
         return self.code.message.format(
             what=_what(self.cut),
             whom=whom(names, kind),
             gets=f"{verb} {gets}",
             entry=entry,
-            error=(self.cut.derivative or self.cut.error) if self.cut else None,
+            error=visible(str(self.cut.derivative or self.cut.error)) if self.cut else None,
             mask=self.cut.mask if self.cut else None,
         )
 
@@ -353,7 +353,7 @@ def _what(cut: Cut | None) -> str:
         return ""
     name = re.sub(r"_\d+$", "", cut.node.rpartition("/")[2]).replace("_", "").lower()
     told = name in (cut.op.lower(), re.sub(r"[Vv]\d+$", "", cut.op).lower())
-    return f"`{cut.node}`" if told else f"`{cut.node}` ({cut.op})"
+    return quoted(cut.node) if told else f"{quoted(cut.node)} ({cut.op})"
 
 
 def _bytes(variable: Variable) -> int:

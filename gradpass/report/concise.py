@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradpass.report.diagnostics import Report
+from gradpass.report.words import visible
 
 
 def render_concise(report: Report) -> str:
@@ -13,5 +14,5 @@ def render_concise(report: Report) -> str:
             place = f"{d.source.file}:{d.source.line}"
         else:
             place = ":".join(part for part in (report.target, d.function, d.node) if part)
-        lines.append(f"{place}: {d.severity}[{d.code}] {d.message}\n")
+        lines.append(f"{visible(place)}: {d.severity}[{d.code}] {d.message}\n")
     return "".join(lines)

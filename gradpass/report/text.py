@@ -15,7 +15,7 @@ from rich.text import Text
 from gradpass.report.chain import ARROW, BROKEN, GAP, chain
 from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.sources import marked
-from gradpass.report.words import count, plural
+from gradpass.report.words import count, plural, visible
 
 PLAIN_WIDTH = 110  # where there is no terminal to ask
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
@@ -35,11 +35,11 @@ Rendering = Callable[[int], Iterable[RenderableType]]  # made for a width
 def show(rendering: Rendering, file: IO[str]) -> None:
     """Writes to a stream: as wide as its terminal, in colour only there, in ASCII where it must be."""
     console = Console(file=file, highlight=False)
-    if console.is_terminal and _writes_unicode(file):
+    if console.is_terminal and _writes_unicode(file) and not console.no_color:
         for item in rendering(console.width):
             _print(console, item)
     else:
-        text = plain(rendering)
+        text = plain(rendering, console.width if console.is_terminal else PLAIN_WIDTH)
         if not _writes_unicode(file):
             # The user's code and names may hold anything.
             encoding = getattr(file, "encoding", None) or "ascii"
@@ -105,7 +105,7 @@ def render_diagnostic(diagnostic: Diagnostic, report: Report, width: int) -> Ite
 
 def _excerpt(code: str, diagnostic: Diagnostic, room: int) -> tuple[str, str]:
     """The user's line, or what of it has room, and below it the underline of what makes the op."""
-    code = code.replace("\t", " ")
+    code = visible(code.replace("\t", " "))
     start, end = marked(code, diagnostic.op, diagnostic.node)
     over = cell_len(code) - room
     if over > 0 and start > len(DOTS):
@@ -121,7 +121,7 @@ def _excerpt(code: str, diagnostic: Diagnostic, room: int) -> tuple[str, str]:
 def location(diagnostic: Diagnostic) -> str:
     """The user's line where it is known, else the node, its function, and what the entry goes through to get there."""
     if diagnostic.source:
-        return f"{diagnostic.source.file}:{diagnostic.source.line}"
+        return visible(f"{diagnostic.source.file}:{diagnostic.source.line}")
     if diagnostic.node is None:
         return ""
     where = f"node {diagnostic.node}"
@@ -129,7 +129,7 @@ def location(diagnostic: Diagnostic) -> str:
         where += " of function " + TRACED.sub(r"\1", diagnostic.function)
     # Of a call that nobody named the scope is left, which is its layer's.
     through = [scope for name in diagnostic.stack if (scope := PLAIN_CALL.sub("", name))]
-    return where + (f", inside {f' {ARROW} '.join(through)}" if through else "")
+    return visible(where) + (f", inside {f' {ARROW} '.join(through)}" if through else "")
 
 
 def _lines(diagnostic: Diagnostic, report: Report) -> Iterator[tuple[str, str]]:
@@ -160,7 +160,7 @@ def _lines(diagnostic: Diagnostic, report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:SHOWN_NAMES])
+    shown = ", ".join(map(visible, names[:SHOWN_NAMES]))
     return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
 
 
@@ -169,14 +169,14 @@ def _path(diagnostic: Diagnostic, width: int) -> Iterator[Text]:
     style = STYLES[diagnostic.severity]
     current = Text()
     for before, name, _ in chain(diagnostic):
-        link = f" {before} " if before else ""
-        if current.cell_len + cell_len(link) + cell_len(name) > width - 8 and current.cell_len:
+        link, shown = f" {before} " if before else "", visible(name)
+        if current.cell_len + cell_len(link) + cell_len(shown) > width - 8 and current.cell_len:
             yield current
             current = Text("  ")
             link = link.lstrip()
         is_cut = before == BROKEN
         current.append(link, style if is_cut else "dim")
-        current.append(name, style if is_cut else "")
+        current.append(shown, style if is_cut else "")
     yield current
 
 

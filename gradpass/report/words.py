@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+QUOTE = "'"  # for a backquote in a name
+
 
 def plural(number: int, noun: str) -> str:
     """ "1 variable", "3 variables"."""
@@ -26,11 +28,21 @@ def size(number: int) -> str:
     return plural(number, "byte")
 
 
+def visible(text: str) -> str:
+    """Text without anything that moves a cursor, turns the direction of reading or ends a line: names may hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(name: str) -> str:
+    """A name in a sentence, between backquotes."""
+    return f"`{visible(name.replace('`', QUOTE))}`"
+
+
 def whom(names: Sequence[str], noun: str, shown: int = 2) -> str:
     """A list that stays short: `a`, or `a` and `b`, or `a`, `b` and 7 more variables."""
-    quoted = [f"`{name}`" for name in names]
+    listed = [quoted(name) for name in names[: shown + 1]]
     if len(names) <= shown:
-        return " and ".join(quoted)
+        return " and ".join(listed)
     if len(names) == shown + 1:
-        return ", ".join(quoted[:-1]) + " and " + quoted[-1]
-    return ", ".join(quoted[:shown]) + f" and {len(names) - shown} more {noun}s"
+        return ", ".join(listed[:-1]) + " and " + listed[-1]
+    return ", ".join(listed[:shown]) + f" and {len(names) - shown} more {noun}s"

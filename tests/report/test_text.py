@@ -128,7 +128,7 @@ def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[" in shown("utf-8", terminal=True)
     assert "\x1b[" not in shown("utf-8", terminal=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[1;31m" not in shown("utf-8", terminal=True)
+    assert "\x1b" not in shown("utf-8", terminal=True)
 
 
 def test_ascii_where_the_stream_has_no_more() -> None:
@@ -223,3 +223,12 @@ def test_tensorflows_messages_stay_away_unless_something_breaks(capfd: pytest.Ca
                 raise RuntimeError
             assert capfd.readouterr().err == "E0000 the cause\n"
     assert sys.stderr is old
+
+
+def test_a_name_moves_no_cursor_and_ends_no_line() -> None:
+    wild = "a\n\x1b[31mb\u202ec`d"
+    found = build(model(), [verdict([target(wild, "none")], cuts=[cut("ArgMax", [0], path=[wild, "ArgMax", "y"])])])
+    for text in (plain(found.render), render_concise(found)):
+        assert "\x1b" not in text and "\u202e" not in text
+        assert "`a\\n\\x1b[31mb\\u202ec'd` gets None" in " ".join(text.split())
+    assert render_concise(found).count("\n") == 1
