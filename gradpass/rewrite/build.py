@@ -23,6 +23,7 @@ from gradpass.rules.shadow import Numeric, Probability, Shadow
 READ = "read"
 VALUE = "value"
 SOURCE = "source"
+TEMPERATURE = "gradpass_temperature"
 Key = tuple[str, Value]
 
 
@@ -89,6 +90,8 @@ class Builder:
         self.soft_mode = soft_mode
         self.fetch = fetch
         self.dtype = dtype
+        # Its name is how a temperature is found again in a written model.
+        self.scale = tf.constant(knobs.temperature, tf.float64 if dtype == tf.float64 else tf.float32, name=TEMPERATURE)
         self.shadows: dict[Value, Shadow | None] = {}
 
     def shadow_of(self, node: Node, index: int) -> Shadow | None:

@@ -63,7 +63,7 @@ class SoftArithmetic(Rule):
         whole_numbers = not is_float(site.node.inputs[0].dtype)
         half = 0.5 - 0.5 / tf.abs(safe) if whole_numbers else 0.5 * tf.ones_like(quotient)
         shift = half * tf.sign(quotient) if site.node.op.startswith("Truncate") else half
-        whole = soft_round(quotient - tf.stop_gradient(shift), site.knobs.temperature)
+        whole = soft_round(quotient - tf.stop_gradient(shift), site.scale)
         return a - whole * safe if site.node.op.endswith("Mod") else whole
 
 

@@ -46,6 +46,7 @@ class Region(Protocol):
 
     knobs: Knobs
     dtype: Any
+    scale: Any
 
     def shadow_of(self, node: Node, index: int) -> Shadow | None: ...
     def hard_input(self, node: Node, index: int) -> Any: ...
@@ -61,6 +62,11 @@ class Site:
         self.region = region
         self.knobs = region.knobs
         self.dtype = region.dtype
+
+    @property
+    def scale(self) -> Any:
+        """T, a positive scalar tensor of the region's dtype: how soft a surrogate is, before any spread."""
+        return tf.cast(self.region.scale, self.dtype)
 
     def shadow(self, index: int) -> Shadow | None:
         """The shadow of an input; None where it has none."""
@@ -111,7 +117,7 @@ class Site:
 
         The spread is the standard deviation, 1 where it is 0, and carries no gradient; with absolute temperature, T.
         """
-        scale = tf.cast(self.knobs.temperature, value.dtype)
+        scale = tf.cast(self.scale, value.dtype)
         if self.knobs.absolute:
             return scale
         wide = value if value.dtype == tf.float64 else tf.cast(value, tf.float32)

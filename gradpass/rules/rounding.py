@@ -14,14 +14,14 @@ INTEGERS = (3, 4, 5, 6, 9, 17, 22, 23)
 BOOL = 10
 
 
-def soft_round(x: Any, temperature: float) -> Any:
+def soft_round(x: Any, temperature: Any) -> Any:
     """A smooth staircase, the identity for a high temperature and tf.round for a low one.
 
     s(x) = m + tanh(a (x - m)) / (2 tanh(a / 2)) with m = floor(x) + 1/2 and a = 1 / temperature; from Agustsson, Theis,
     "Universally Quantized Neural Compression", 2020, equation 10.
     """
     # Below 1e-3 it differs from the identity by less than 1e-7, and would in the end be 0 / 0.
-    alpha = tf.cast(max(1 / temperature, 1e-3), x.dtype)
+    alpha = tf.maximum(tf.cast(1 / temperature, x.dtype), tf.cast(1e-3, x.dtype))
     middle = tf.floor(x) + 0.5
     return middle + tf.tanh(alpha * (x - middle)) / (2 * tf.tanh(alpha / 2))
 
@@ -42,7 +42,7 @@ class SoftRound(Rule):
 
     def shadow(self, site: Site) -> Shadow:
         shift = {"Floor": -0.5, "Ceil": 0.5}.get(site.node.op, 0.0)
-        return Numeric(soft_round(site.numeric(0) + shift, site.knobs.temperature))
+        return Numeric(soft_round(site.numeric(0) + shift, site.scale))
 
 
 class SoftCast(Rule):
@@ -83,7 +83,7 @@ class SoftCast(Rule):
             return shadow
         if source in FLOATS:
             x = site.numeric(0)
-            t = site.knobs.temperature
+            t = site.scale
             # Truncation rounds towards zero: half a stair down above it, half a stair up below.
-            return Numeric(soft_round(x - 0.5 * tf.tanh(x * tf.cast(1 / t, x.dtype)), t))
+            return Numeric(soft_round(x - 0.5 * tf.tanh(x / t), t))
         return shadow
