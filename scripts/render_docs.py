@@ -1,16 +1,18 @@
-"""Writes a page of docs/codes for each code, and the README's table of them; `--check` only compares."""
+"""Writes a page of docs/ for each code and each rule, and the README's table of codes; `--check` only compares."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from pathlib import Path
 
 from gradpass.report.codes import Code, all_codes
-from gradpass.rules.base import by_op
+from gradpass.rules.base import Rule, by_op, rules
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "codes"
+RULES = ROOT / "docs" / "rules"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- rendered by scripts/render_docs.py -->\n", "<!-- end of the codes -->\n"
 
@@ -60,6 +62,17 @@ def python(source: str) -> str:
     return f"```python\n{source.strip()}\n```"
 
 
+def rule_page(rule: Rule) -> str:
+    """All that a rule knows of itself, in Markdown: its docstring, and its examples in v [4, 3] and c [3, 5]."""
+    parts = [f"# {rule.name}", f"Kind: {rule.kind}. Ops: {', '.join(f'`{op}`' for op in rule.ops)}."]
+    parts.append(inspect.getdoc(rule) or "")
+    if rule.hits:
+        parts += ["## What it gives a gradient", python("\n".join(rule.hits))]
+    if rule.misses:
+        parts += ["## What it declines", "\n".join(f"- `{source}`: {why}" for source, why in rule.misses)]
+    return "\n\n".join(parts) + "\n"
+
+
 def table() -> str:
     """The README's table: a row a code."""
     rows = ["| code | name | what it says |", "|---|---|---|"]
@@ -90,6 +103,7 @@ def files() -> dict[Path, str]:
     if not (begin and end):
         raise SystemExit(f"{README.name} lacks the markers {BEGIN.strip()} and {END.strip()}")
     pages = {PAGES / f"{number}.md": page(code) for number, code in all_codes().items()}
+    pages |= {RULES / f"{rule.name}.md": rule_page(rule) for rule in rules()}
     return {README: f"{before}{BEGIN}{table()}{END}{after}", **pages}
 
 
@@ -99,13 +113,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a file is out of date")
     check = parser.parse_args().check
     made = files()
-    gone = set(PAGES.glob("*.md")) - set(made)
+    gone = {*PAGES.glob("*.md"), *RULES.glob("*.md")} - set(made)
     stale = [path for path, text in made.items() if not path.exists() or path.read_text("utf-8") != text]
     if check:
         for path in (*stale, *gone):
             print(f"{path.relative_to(ROOT)} is out of date; run python scripts/render_docs.py", file=sys.stderr)
         return int(bool(stale or gone))
-    PAGES.mkdir(parents=True, exist_ok=True)
+    for folder in (PAGES, RULES):
+        folder.mkdir(parents=True, exist_ok=True)
     for path in stale:
         path.write_text(made[path], "utf-8")
     for path in gone:
