@@ -6,6 +6,7 @@ TensorFlow, the analysis and rich are imported by the commands that need them, s
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import importlib
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gradpass.report.diagnostics import FixReport, Report
 
 FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing to a stream may end with
 
 NOT_YET = "is not part of this version of gradpass"
 LATER_COMMANDS = ("prune", "harden", "bench", "probe")
@@ -155,7 +157,7 @@ def check(
     from gradpass.report.codes import prefixes
     from gradpass.report.terminal import progress
 
-    said = settings.read(Path.cwd())
+    said = settings.read()
     selected = said.select or () if select is None else prefixes(select.split(","))
     ignored = said.ignore or () if ignore is None else prefixes(ignore.split(","))
     baseline = baseline or said.baseline
@@ -170,11 +172,12 @@ def check(
         report = report.filtered(selected, ignored)
     if said.per_node_ignores or baseline or write_baseline:
         from gradpass.report import suppress
+        from gradpass.report.words import plural, visible
 
         report = suppress.ignoring(report, said.per_node_ignores)
         if write_baseline:
-            suppress.write(report, write_baseline)
-            click.echo(f"{len(report.diagnostics)} findings are in {write_baseline}", err=True)
+            known = suppress.write(report, write_baseline)
+            click.echo(f"{plural(known, 'finding')} written to {visible(str(write_baseline))}", err=True)
             return 0
         if baseline:
             report = suppress.known(report, baseline)
@@ -212,7 +215,7 @@ def check(
 @click.option("--diff", is_flag=True, help="Show the nodes added and re-pointed.")
 @click.option("--no-crosscheck", is_flag=True, help="Write without proving the result.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
-@format_option("text", "json")
+@format_option(*(name for name in FORMATS if name != "model-explorer"))
 @later("--prune", is_flag=True)
 @later("--all", is_flag=True)
 @later("--through-stop-gradient", is_flag=True)
@@ -255,7 +258,7 @@ def crosscheck(original: Path, fixed: Path, entry: str | None, mode: Any, style:
     if style == "json":
         from gradpass.report.json import render_checks
 
-        click.echo(render_checks(rows))
+        click.echo(render_checks(rows), nl=False)
     else:
         from gradpass.report.fixtext import render_crosscheck
         from gradpass.report.text import show
@@ -315,24 +318,32 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _emit(report: Report | FixReport, style: str, output: Path | None) -> None:
-    """Prints a report, or writes it to a file; `report/` has a module for each format."""
-    if style != "text":
-        name = style.replace("-", "_")
-        rendered: str = getattr(importlib.import_module(f"gradpass.report.{name}"), f"render_{name}")(report)
-        _put(rendered if rendered.endswith("\n") or not rendered else f"{rendered}\n", output)
-    elif output is not None:
-        _put(str(report), output)
+    """Prints a report, or writes it to a file."""
+    if output is not None:
+        _write(_rendered(report, style), output)
+    elif style in ("text", "concise"):
+        from gradpass.report import text
+
+        if style == "text":
+            text.show(report.render, sys.stdout)
+        else:
+            text.write(_rendered(report, style), sys.stdout)
     else:
-        from gradpass.report.text import show
+        # For programs: the same bytes whatever the terminal, as the HTML says of itself that it is UTF-8.
+        click.echo(_rendered(report, style).encode(), nl=False)
 
-        show(report.render, sys.stdout)
+
+def _rendered(report: Report | FixReport, style: str) -> str:
+    """A report in a format; `report/` has a module for each, and a report is its own text."""
+    if style == "text":
+        return str(report)
+    name = style.replace("-", "_")
+    rendered: str = getattr(importlib.import_module(f"gradpass.report.{name}"), f"render_{name}")(report)
+    return rendered
 
 
-def _put(text: str, output: Path | None) -> None:
-    """Prints a text, or writes it to a file, whole or not at all."""
-    if output is None:
-        click.echo(text, nl=False)
-        return
+def _write(text: str, output: Path) -> None:
+    """Writes a text to a file, whole or not at all."""
     plain = output.is_file() or not output.exists()
     stage = output.with_name(f".{output.name}.{os.getpid()}") if plain else output  # a pipe or a device is not replaced
     try:
@@ -353,11 +364,21 @@ def _explained(what: str, words: Sequence[str]) -> int:
     return 0
 
 
+def _refused(text: str) -> int:
+    """Tells in one line what a user did wrong, and gives the exit status of that."""
+    from gradpass.report.words import visible
+
+    click.echo(f"gradpass: error: {visible(' '.join(text.split()))}", err=True)
+    return WRONG
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit status; what a user did wrong is one line on stderr."""
     if arguments is None:
         # The process ends with the command: looking for garbage in a whole model once more is a tenth of a check.
         atexit.register(gc.freeze)
+    if sys.stdout is None:  # closed by who called us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         status = commands.main(args=arguments, prog_name="gradpass", standalone_mode=False)
         sys.stdout.flush()
@@ -365,8 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return end.exit_code
     except (GradpassError, click.ClickException) as problem:
         text = problem.format_message() if isinstance(problem, click.ClickException) else str(problem)
-        click.echo(f"gradpass: error: {' '.join(text.split())}", err=True)
-        return WRONG
+        return _refused(text)
     except (KeyboardInterrupt, click.Abort):
         click.echo("gradpass: interrupted", err=True)
         return 130
@@ -374,6 +394,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who read our output has gone; keep Python from complaining about that when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as problem:
+        if problem.errno not in FULL:
+            raise
+        # Where a file was to be written this was told above: what is left is our own output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _refused(f"the output cannot be written ({problem.strerror}); send it elsewhere")
     except GradpassBug:
         traceback.print_exc()
         click.echo("gradpass: this is a bug in gradpass; please report it with the lines above", err=True)

@@ -38,8 +38,9 @@ class Settings:
     per_node_ignores: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read(start: Path) -> Settings:
+def read(start: Path | None = None) -> Settings:
     """The settings of the project in which a folder lies: the nearest pyproject.toml with a `[tool.gradpass]`."""
+    start = start or _here()
     for folder in (start, *start.parents):
         file = folder / FILE
         if file.is_file():
@@ -47,6 +48,13 @@ def read(start: Path) -> Settings:
             if table is not None:
                 return _settings(file, table)
     return Settings()
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as problem:
+        raise GradpassError("the current folder is gone; go to another") from problem
 
 
 def _table(file: Path) -> dict[str, Any] | None:
@@ -73,10 +81,13 @@ def _settings(file: Path, table: dict[str, Any]) -> Settings:
     for key, value in table.items():
         if key not in known:
             raise GradpassError(f"{file}: there is no setting {key!r} in [tool.gradpass]; there are {', '.join(known)}")
+        where = f"{file}: `{key}` in [tool.gradpass]"
         try:
             found[known[key]] = _value(file, key, value)
         except TypeError as problem:
-            raise GradpassError(f"{file}: `{key}` in [tool.gradpass] {problem}, not {value!r}") from problem
+            raise GradpassError(f"{where} {problem}, not {value!r}") from problem
+        except GradpassError as problem:
+            raise GradpassError(f"{where}: {problem}") from problem
     return Settings(**found)
 
 

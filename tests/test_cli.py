@@ -162,9 +162,15 @@ def test_every_format_is_written(name: str, models: Path, tmp_path: Path) -> Non
     assert "GP101" in written and "GP102" in written and written.endswith("\n")
     assert Ran("check", models / "severed", "--format", name).out == written
     if name not in ("text", "json"):
-        for command in (["fix", "x"], ["crosscheck", "x", "y"]):
-            said = error(*command, "--format", name)
-            assert said == f"--format {name} is for `gradpass check`; `gradpass {command[0]}` has text or json"
+        said = error("crosscheck", "x", "y", "--format", name)
+        assert said == f"--format {name} is for `gradpass check`; `gradpass crosscheck` has text or json"
+    if name == "model-explorer":
+        assert "`gradpass fix` has text, concise, json" in error("fix", "x", "--format", name)
+    else:
+        ran = Ran("fix", models / "stuck", "--format", name, "-o", tmp_path / "fixed")
+        assert ran.status == 1
+        assert "it is meant to end the gradient" in ran.out or name == "concise"  # which has a line a finding
+        assert "nothing was written" in ran.out or name == "json"
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
@@ -323,6 +329,36 @@ def test_what_needs_no_tensorflow_does_not_import_it(words: list[str], models: P
     assert "Traceback" not in done.stderr, done.stderr
     expected = 2 if "nowhere" in words else 1 if words[0] == "check" else 0
     assert done.returncode == expected, done.stderr
+
+
+@pytest.mark.parametrize("name", cli.FORMATS)
+def test_any_encoding_and_any_name_will_do(name: str, models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"a b\x1b[31m\xff")
+    shutil.copytree(models / "severed", folder)
+    command = [sys.executable, "-m", "gradpass", "check", str(folder), "--format", name]
+    for encoding in ("utf-8", "ascii", "cp1252"):
+        done = subprocess.run(
+            command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, check=False
+        )
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert b"GP102" in done.stdout and b"\x1b" not in done.stdout
+        assert done.stdout.decode("cp1252" if encoding == "cp1252" and name in ("text", "concise") else "utf-8")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+@pytest.mark.parametrize("words", [["rules"], ["check", "{severed}"], ["check", "{severed}", "--format", "json"]])
+def test_a_full_disk_is_one_line(words: list[str], models: Path) -> None:
+    command = [sys.executable, "-m", "gradpass", *(word.format(severed=models / "severed") for word in words)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gradpass: error: the output cannot be written") and done.stderr.count("\n") == 1
+
+
+def test_closed_output_does_no_harm(models: Path) -> None:
+    command = f"{sys.executable} -m gradpass check {models / 'severed'} --format json >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_version() -> None:

@@ -118,16 +118,46 @@ def test_the_same_finding_twice_is_hidden_once_for_each_that_the_baseline_has(tm
     assert len(known(two, tmp_path / "known.json").diagnostics) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "findings": []}', '{"version": 1, "findings": [{}]}'])
-def test_what_is_no_baseline_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", "no list of findings"),
+        ('{"version": 1, "findings": {}}', "no list of findings"),
+        ('{"version": 2, "findings": []}', "version is 2, not 1"),
+        ('{"version": 1, "findings": [{}]}', "each a text"),
+        ('{"version": 1, "findings": [3]}', "each a text"),
+        ('{"version": 1, "findings": [{"code": ["GP102"], "place": "", "starves": ""}]}', "each a text"),
+    ],
+)
+def test_what_is_no_baseline_is_refused(text: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "known.json").write_text(text, "utf-8")
-    with pytest.raises(GradpassError, match="no baseline of gradpass"):
+    with pytest.raises(GradpassError, match=f"no baseline of gradpass .*{why}"):
         known(report(), tmp_path / "known.json")
 
 
 def test_a_missing_baseline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GradpassError, match="`gradpass check --write-baseline` makes one"):
         known(report(), tmp_path / "known.json")
+
+
+def test_a_folder_is_no_baseline(tmp_path: Path) -> None:
+    with pytest.raises(GradpassError, match=r"cannot be read \(Is a directory\)"):
+        known(report(), tmp_path)
+
+
+def test_a_code_that_does_not_exist_is_told_with_its_file(tmp_path: Path) -> None:
+    project(tmp_path, '[tool.gradpass.per-node-ignores]\n"*" = ["GP9"]\n')
+    with pytest.raises(GradpassError, match=r"pyproject.toml: `per-node-ignores` in .*: no code begins with 'GP9'"):
+        settings.read(tmp_path)
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(GradpassError, match="current folder is gone"):
+        settings.read()
 
 
 def test_the_command_line_goes_before_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,5 +175,6 @@ def test_a_baseline_on_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     run = CliRunner().invoke
     assert run(commands, ["check", "m", "--write-baseline", "known.json"], standalone_mode=False).return_value == 0
     assert len(json.loads(Path("known.json").read_text("utf-8"))["findings"]) == 1
+    assert write(build(model(orphans=2), [verdict([])]), tmp_path / "none.json") == 0  # notes are no findings
     done = run(commands, ["check", "m", "--baseline", "known.json"], standalone_mode=False)
     assert done.return_value == 0 and "1 in the baseline" in done.output

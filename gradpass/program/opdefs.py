@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
+from gradpass.errors import TargetError
 from gradpass.program import tables
 
 AttrOf = Callable[[str], Any]  # the AttrValue of that name, or None
@@ -221,5 +222,5 @@ def _plain(field: str, value: Any) -> Any:
 def _value(attr: AttrOf, name: str) -> Any:
     value = attr(name)
     if value is None:
-        raise KeyError(name)
+        raise TargetError(f"a node lacks the attribute {name!r}, which its op needs; save the model again")
     return value

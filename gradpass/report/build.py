@@ -220,7 +220,7 @@ class _Builder:
             if source and source.file not in moved and edited(info, source):
                 moved.add(source.file)
                 diagnostic.notes.append(
-                    f"`{source.file}` was edited after the model was saved; its lines may have moved"
+                    f"{quoted(source.file)} was edited after the model was saved; its lines may have moved"
                 )
             layer = layers.layer_of(cause.entries[0], cause.cut) if cause.cut else ""
             if cause.cut and layer:
@@ -353,7 +353,7 @@ def _what(cut: Cut | None) -> str:
         return ""
     name = re.sub(r"_\d+$", "", cut.node.rpartition("/")[2]).replace("_", "").lower()
     told = name in (cut.op.lower(), re.sub(r"[Vv]\d+$", "", cut.op).lower())
-    return quoted(cut.node) if told else f"{quoted(cut.node)} ({cut.op})"
+    return quoted(cut.node) if told else f"{quoted(cut.node)} ({visible(cut.op)})"
 
 
 def _bytes(variable: Variable) -> int:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gradpass.errors import GradpassError
 from gradpass.flow.verdict import State, Structure
+from gradpass.report.words import command, count, quoted, visible
 
 if TYPE_CHECKING:
     from gradpass.program.model import Model
     from gradpass.report.neighbourhood import Drawing, Neighbourhoods
 
 SCHEMA_VERSION = 1
+SHOWN_ENTRIES = 6
 
 Severity = Literal["error", "warning", "note"]
 FixKind = Literal["exact", "estimator", "smooth", "prune", "advise", "refuse"]
@@ -100,6 +102,23 @@ class Diagnostic:
         places = [i for i, name in enumerate(self.path) if name == self.node]
         return next(filter(None, places), places[0] if places else None)
 
+    def remarks(self, report: Report) -> list[tuple[str, str]]:
+        """What every format tells below a finding, each with its label: notes, help, what `fix` does or why not."""
+        told = [*(("note", note) for note in self.notes), ("help", self.help)]
+        if len(report.entries) > 1 and self.entries:
+            rest = len(self.entries) - SHOWN_ENTRIES
+            names = ", ".join(f"entry {quoted(name)}" for name in self.entries[:SHOWN_ENTRIES])
+            told.insert(0, ("in", names + (f" and {count(rest)} more" if rest > 0 else "")))
+        fix = self.fix
+        if fix.kind == "refuse":
+            told.append(("fix", f"none: {fix.reason}"))
+        elif fix.rule:
+            which = "its" if fix.kind == "exact" else "a"
+            told.append(
+                ("fix", f"{command('gradpass fix', report.target)} adds {which} derivative: {fix.rule} ({fix.kind})")
+            )
+        return [(label, visible(text)) for label, text in told]
+
 
 @dataclass
 class Entry:
@@ -114,8 +133,8 @@ class Entry:
 class Report:
     """The verdict on a target, as shown by `gradpass check`; of order 2 it is that on the gradient's own gradient.
 
-    `suppressed` counts the findings that a project lives with, by why they are not shown; `outdated` those of its
-    baseline that are no longer found. `model` is looked into when a drawing is asked for.
+    `suppressed` counts the findings that are not shown, by why: their code was not asked for, or the project lives with
+    them; `outdated` those of its baseline that are no longer found. `model` is looked into when a drawing is asked for.
     """
 
     target: str
@@ -167,19 +186,23 @@ class Report:
             "diagnostics": [_plain(diagnostic) for diagnostic in self.diagnostics],
             "summary": self.summary,
             "suppressed": self.suppressed,
+            "outdated": self.outdated,
         }
 
     def filtered(self, select: tuple[str, ...] = (), ignore: tuple[str, ...] = ()) -> Report:
         """The report with the diagnostics whose code begins with one of `select` (none: any) and none of `ignore`."""
-        return self.kept(
+        wanted = [
             i
             for i, d in enumerate(self.diagnostics)
             if (not select or d.code.startswith(select)) and not (ignore and d.code.startswith(ignore))
-        )
+        ]
+        return self.kept(wanted, "codes")
 
-    def kept(self, indices: Iterable[int]) -> Report:
-        """The report with some of its diagnostics only, by index."""
+    def kept(self, indices: Iterable[int], why: str) -> Report:
+        """The report with some of its diagnostics only, by index; the others are counted as suppressed."""
         kept = list(indices)
+        hidden = len(self.diagnostics) - len(kept)
+        suppressed = {**self.suppressed, why: self.suppressed.get(why, 0) + hidden} if hidden else self.suppressed
         moved = {old: new for new, old in enumerate(kept)}
         entries = [
             replace(
@@ -190,7 +213,8 @@ class Report:
             )
             for entry in self.entries
         ]
-        return replace(self, entries=entries, diagnostics=[self.diagnostics[i] for i in kept])
+        found = [self.diagnostics[i] for i in kept]
+        return replace(self, entries=entries, diagnostics=found, suppressed=suppressed)
 
     def raise_for_findings(self) -> None:
         """Raises GradientError if anything was found."""
@@ -255,6 +279,14 @@ class CheckRow:
     limit: float | None
     reason: str | None
 
+    @property
+    def told(self) -> str:
+        """The check in a sentence: how it ended, and why."""
+        ended = "was skipped" if self.status == "skipped" else self.status
+        limit = "" if self.limit is None else f", limit {self.limit:.3g}"
+        how = ended if self.figure is None else f"{ended} (figure {self.figure:.3g}{limit})"
+        return visible(f"the cross-check {quoted(self.name)} {how}" + (f": {self.reason}" if self.reason else ""))
+
     def to_json(self) -> dict[str, Any]:
         """The row as JSON data; a figure that is no finite number becomes null, since JSON has none."""
         figures = {
@@ -262,6 +294,14 @@ class CheckRow:
             for key, value in (("figure", self.figure), ("limit", self.limit))
         }
         return {"name": self.name, "status": self.status, **figures, "reason": self.reason}
+
+
+class Remark(NamedTuple):
+    """Something about a repair as a whole, for formats that have findings only."""
+
+    severity: Severity
+    title: str
+    text: str
 
 
 @dataclass
@@ -280,6 +320,11 @@ class FixReport:
     diff: str = ""
 
     @property
+    def left(self) -> Report:
+        """What is to be said of the model as it is now."""
+        return self.after or self.before
+
+    @property
     def repaired(self) -> bool:
         """Whether the plan changes anything."""
         return self.after is not None
@@ -292,7 +337,35 @@ class FixReport:
     @property
     def ok(self) -> bool:
         """Whether no target is starved (any more) and no cross-check failed."""
-        return (self.after or self.before).ok and not self.failed
+        return self.left.ok and not self.failed
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What no finding tells: other refusals, the cross-checks that prove nothing, what was written."""
+        told = {i for i, diagnostic in enumerate(self.before.diagnostics) if diagnostic.fix.kind == "refuse"}
+        refused = [step for step in self.plan if step.declined and step.diagnostic not in told]
+        return [
+            *(Remark("note", "gradpass fix", visible(f"left as it is: {step.declined}")) for step in refused),
+            *(
+                Remark("error" if row.status == "failed" else "note", f"cross-check {row.name}", row.told)
+                for row in self.crosscheck
+                if row.status != "passed"
+            ),
+            Remark("note", "gradpass fix", self.outcome),
+        ]
+
+    @property
+    def outcome(self) -> str:
+        """What was written, and if nothing, why."""
+        if self.failed:
+            return visible(f"cross-check failed ({', '.join(row.name for row in self.failed)}): nothing was written")
+        if self.output:
+            return f"wrote {visible(self.output)}"
+        if self.dry_run and self.repaired:
+            return "dry run: nothing was written"
+        if self.ok:
+            return "nothing to repair: nothing was written"
+        return "nothing can be repaired, for the reasons given: nothing was written"
 
     @property
     def exit_status(self) -> int:
@@ -320,6 +393,16 @@ class FixReport:
         from gradpass.report.text import plain
 
         return plain(self.render)
+
+    def _repr_html_(self) -> str:
+        from gradpass.report.html import fragment
+
+        return fragment(self)
+
+
+def parts(told: Report | FixReport) -> tuple[Report, list[Remark]]:
+    """The report on the model as it is now, and what else is to be told of a repair."""
+    return (told.left, told.remarks) if isinstance(told, FixReport) else (told, [])
 
 
 def _plain(item: Any) -> Any:

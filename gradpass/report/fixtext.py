@@ -9,12 +9,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradpass.report.diagnostics import CheckRow, FixReport, PlanStep, Report, Target
+from gradpass.report.diagnostics import CheckRow, FixReport, Report, Target
 from gradpass.report.text import line, render_diagnostic, summary_line
-from gradpass.report.words import count, plural
+from gradpass.report.words import count, plural, visible
 
 SHOWN_TARGETS = 12
 STATE_STYLES = {"flows": "green", "zero": "yellow", "none": "red", "raises": "red"}
+PLAN = ("op", "what", "nodes")
+NUMBERS = ("parameters", "nodes", "figure", "limit")  # columns that are read from the right
+CHECKS = ("check", "status", "figure", "limit", "reason")
 STATUS_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
@@ -24,17 +27,16 @@ def render_fix(report: FixReport, width: int) -> Iterator[RenderableType]:
         yield from _targets(report)
     if report.plan:
         yield from _plan(report)
-    left = report.after or report.before
-    for diagnostic in left.diagnostics:
+    for diagnostic in report.left.diagnostics:
         if diagnostic.severity != "note":
-            yield from render_diagnostic(diagnostic, left, width)
+            yield from render_diagnostic(diagnostic, report.left, width)
             yield Text("")
     if report.diff:
-        yield from (line(text, _diff_style(text)) for text in report.diff.splitlines())
+        yield from (line(visible(text), _diff_style(text)) for text in report.diff.split("\n"))
         yield Text("")
     if report.crosscheck:
         yield from render_crosscheck(report.crosscheck)
-    yield summary_line(left)
+    yield summary_line(report.left)
     yield _outcome(report)
 
 
@@ -43,9 +45,14 @@ def _table(title: str, *columns: str) -> Table:
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False
     )
     for name in columns:
-        right = name in ("parameters", "nodes", "figure", "limit")
+        right = name in NUMBERS
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
     return table
+
+
+def _cell(text: str, style: str = "") -> Text:
+    """Words of others in a table, which would take [brackets] for markup."""
+    return Text(visible(text), style)
 
 
 def _targets(report: FixReport) -> Iterator[RenderableType]:
@@ -55,7 +62,7 @@ def _targets(report: FixReport) -> Iterator[RenderableType]:
     rows.sort(key=lambda pair: -pair[0].parameters)
     table = _table("starved targets", "target", "parameters", "before", "after")
     for before, after in rows[:SHOWN_TARGETS]:
-        table.add_row(_label(before, report.before), count(before.parameters), _state(before), _state(after))
+        table.add_row(_cell(_label(before, report.before)), count(before.parameters), _state(before), _state(after))
     yield table
     if len(rows) > SHOWN_TARGETS:
         rest = rows[SHOWN_TARGETS:]
@@ -78,34 +85,37 @@ def _state(target: Target) -> Text:
 
 
 def _plan(report: FixReport) -> Iterator[RenderableType]:
-    table = _table("plan", "op", "what", "nodes")
-    for step in report.plan:
-        table.add_row(_op(step, report.before), _what(step), str(step.nodes_added) if step.rule else "")
+    table = _table("plan", *PLAN)
+    for step, (op, what, nodes) in zip(report.plan, plan_rows(report), strict=True):
+        table.add_row(_cell(op), _cell(what, "yellow" if step.declined else ""), nodes)
     yield table
     yield Text("")
 
 
-def _op(step: PlanStep, before: Report) -> str:
-    if step.diagnostic is None:
-        return ""
-    diagnostic = before.diagnostics[step.diagnostic]
-    return f"{diagnostic.code} {diagnostic.op} {diagnostic.node}"
-
-
-def _what(step: PlanStep) -> Text:
-    if step.declined:
-        return Text(f"left as it is: {step.declined}", "yellow")
-    return Text(f"{step.kind}: {', '.join(step.rules)}")
+def plan_rows(report: FixReport) -> Iterator[tuple[str, str, str]]:
+    """The plan as every format has it, a step a row: the op, what is done or why nothing is, nodes added."""
+    for step in report.plan:
+        op = ""
+        if step.diagnostic is not None:
+            diagnostic = report.before.diagnostics[step.diagnostic]
+            op = f"{diagnostic.code} {diagnostic.op} {diagnostic.node}"
+        what = f"left as it is: {step.declined}" if step.declined else f"{step.kind}: {', '.join(step.rules)}"
+        yield op, what, str(step.nodes_added) if step.rule else ""
 
 
 def render_crosscheck(rows: list[CheckRow]) -> Iterator[RenderableType]:
     """The checks with figure, limit and reason."""
-    table = _table("cross-check", "check", "status", "figure", "limit", "")
-    for row in rows:
-        status = Text(row.status, STATUS_STYLES[row.status])
-        table.add_row(row.name, status, _figure(row.figure), _figure(row.limit), row.reason or "")
+    table = _table("cross-check", *CHECKS)
+    for name, status, figure, limit, reason in check_rows(rows):
+        table.add_row(_cell(name), Text(status, STATUS_STYLES[status]), figure, limit, _cell(reason))
     yield table
     yield Text("")
+
+
+def check_rows(rows: list[CheckRow]) -> Iterator[tuple[str, str, str, str, str]]:
+    """The cross-checks as every format has them."""
+    for row in rows:
+        yield row.name, row.status, _figure(row.figure), _figure(row.limit), row.reason or ""
 
 
 def _figure(value: float | None) -> str:
@@ -118,13 +128,5 @@ def _diff_style(text: str) -> str:
 
 def _outcome(report: FixReport) -> Text:
     """What was written, and if nothing, why."""
-    if report.failed:
-        names = ", ".join(row.name for row in report.failed)
-        return line(f"cross-check failed ({names}): nothing was written", "bold red")
-    if report.output:
-        return line(f"wrote {report.output}", "bold green" if report.ok else "bold yellow")
-    if report.dry_run and report.repaired:
-        return line("dry run: nothing was written")
-    if report.ok:
-        return line("nothing to repair: nothing was written", "bold green")
-    return line("nothing can be repaired, for the reasons above: nothing was written", "bold red")
+    bad = report.failed or not (report.repaired or report.ok)
+    return line(report.outcome, "bold red" if bad else "bold green" if report.ok else "bold yellow")

@@ -11,14 +11,17 @@ from itertools import pairwise
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.cells import cell_len
 
 from gradpass.report.chain import BROKEN, chain
 from gradpass.report.codes import find
-from gradpass.report.diagnostics import Diagnostic, Report
+from gradpass.report.diagnostics import Diagnostic, FixReport, Report, parts
+from gradpass.report.fixtext import CHECKS, NUMBERS, PLAN, check_rows, plan_rows
 from gradpass.report.layout import Point, arrange
 from gradpass.report.neighbourhood import Box, Drawing, Flow
 from gradpass.report.text import location, summary_line
-from gradpass.report.words import count, plural, whom
+from gradpass.report.words import count, plural, visible, whom
 
 LETTER = 7.3  # the width of a letter of the drawing's font, at its 12 pixels, on the widest of common systems
 LETTERS = 27  # of a box's label
@@ -67,17 +70,18 @@ class Picture:
     left_out: int
 
 
-def render_html(report: Report) -> str:
+def render_html(told: Report | FixReport) -> str:
     """The whole page."""
-    return _rendered("page.html", report)
+    return _rendered("page.html", told)
 
 
-def fragment(report: Report) -> str:
+def fragment(told: Report | FixReport) -> str:
     """The same without the page around it, as a notebook shows it."""
-    return _rendered("report.html", report)
+    return _rendered("report.html", told)
 
 
-def _rendered(template: str, report: Report) -> str:
+def _rendered(template: str, told: Report | FixReport) -> str:
+    report, _ = parts(told)
     findings = []
     for i, diagnostic in enumerate(report.diagnostics):
         drawing = report.drawing(diagnostic) if i < DRAWN else None
@@ -88,9 +92,17 @@ def _rendered(template: str, report: Report) -> str:
     rendered: str = (
         _environment()
         .get_template(template)
-        .render(report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN)
+        .render(report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN, **_repair(told))
     )
     return rendered
+
+
+def _repair(told: Report | FixReport) -> dict[str, Any]:
+    """What a repair did, for the template: how it ended, and tables of the plan and of the cross-checks."""
+    if not isinstance(told, FixReport):
+        return {"outcome": "", "tables": []}
+    tables = [("plan", PLAN, list(plan_rows(told))), ("cross-check", CHECKS, list(check_rows(told.crosscheck)))]
+    return {"outcome": told.outcome, "tables": [table for table in tables if table[2]]}
 
 
 @cache
@@ -102,10 +114,18 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_harmless,
     )
-    environment.globals["broken"] = BROKEN
+    environment.globals.update(broken=BROKEN, numbers=NUMBERS)
     environment.filters.update(quoted=quoted, chain=chain, place=location, count=count, plural=plural, number=_number)
     return environment
+
+
+def _harmless(value: Any) -> Any:
+    """What a template is given, without what no page may hold and what turns the direction of reading."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
 
 
 def quoted(text: str) -> Iterator[tuple[bool, str]]:
@@ -119,7 +139,7 @@ def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
     """A drawing with its coordinates."""
     words = [(_fitting(box.label), _fitting(box.detail)) for box in drawing.boxes]
     sizes = [
-        (max(len(label), len(detail)) * LETTER + 2 * PADDING, (2 if detail else 1) * LINE + PADDING)
+        (max(cell_len(label), cell_len(detail)) * LETTER + 2 * PADDING, (2 if detail else 1) * LINE + PADDING)
         for label, detail in words
     ]
     layout = arrange(sizes, [(link.start, link.end) for link in drawing.links], drawing.spine)
@@ -140,11 +160,10 @@ def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
         mark = _mark(points) if link.flow == "broken" and fresh[-1] else None
         links.append(DrawnLink(link.flow, _curve(points, fresh), on_path, fresh[-1], mark))
     links.sort(key=lambda link: (link.on_path, link.flow))  # what matters is drawn over the rest
+    way, stands = _told(diagnostic)
     return Picture(
-        f"{diagnostic.code} {diagnostic.name}: the gradient's way to {diagnostic.path[0]}",
-        f"{diagnostic.node} ({diagnostic.op}) stands between "
-        f"{whom(diagnostic.concerned, 'target') or diagnostic.path[0]}"
-        f" and the output {diagnostic.path[-1]}. The path: {', '.join(name for _, name, _ in chain(diagnostic))}.",
+        f"{diagnostic.code} {diagnostic.name}: {way}",
+        f"{diagnostic.node} ({diagnostic.op}) stands {stands}.",
         boxes,
         links,
         layout.width,
@@ -153,10 +172,27 @@ def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
     )
 
 
+def _told(diagnostic: Diagnostic) -> tuple[str, str]:
+    """What a drawing shows, and where the op stands in it, for those who do not see it."""
+    if not diagnostic.cut:
+        return f"what stands around {diagnostic.node}", "beside all ways from a target to an output"
+    whose = whom(diagnostic.concerned, "target") or diagnostic.path[0]
+    path = ", ".join(name for _, name, _ in chain(diagnostic))
+    return (
+        f"the gradient's way to {diagnostic.path[0]}",
+        f"between {whose} and the output {diagnostic.path[-1]}. The path: {path}",
+    )
+
+
 def _fitting(text: str) -> str:
     """The end of a name that is too long: the scopes at its beginning tell least."""
-    one_line = " ".join(text.split())
-    return one_line if len(one_line) <= LETTERS else f"…{one_line[1 - LETTERS :]}"
+    one_line = visible(" ".join(text.split()))
+    if cell_len(one_line) <= LETTERS:
+        return one_line
+    end = one_line[-LETTERS:]  # a letter may be two cells wide, or none
+    while cell_len(end) >= LETTERS:
+        end = end[1:]
+    return f"…{end}"
 
 
 def _curve(points: list[Point], fresh: list[bool]) -> str:

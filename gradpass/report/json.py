@@ -11,17 +11,18 @@ from gradpass.report.diagnostics import CheckRow, FixReport, Report
 
 def render_json(report: Report | FixReport) -> str:
     """The JSON text of a report."""
-    return _dumps(report.to_json())
+    return dumps(report.to_json())
 
 
 def render_checks(rows: list[CheckRow]) -> str:
     """The JSON text of cross-checks alone."""
-    return _dumps({"crosscheck": [row.to_json() for row in rows]})
+    return dumps({"crosscheck": [row.to_json() for row in rows]})
 
 
-def _dumps(data: dict[str, Any]) -> str:
+def dumps(data: dict[str, Any]) -> str:
+    """JSON in ASCII: a name may hold what no encoding has, or what turns the direction in which a terminal writes."""
     # A number that JSON does not have must stop us here, not the reader.
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def schema() -> dict[str, Any]:

@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from gradpass.report.chain import BROKEN, chain
-from gradpass.report.diagnostics import Diagnostic, Report
+from gradpass.report.diagnostics import Diagnostic, FixReport, Report, parts
+from gradpass.report.fixtext import CHECKS, NUMBERS, PLAN, check_rows, plan_rows
 from gradpass.report.text import location, summary_line
-from gradpass.report.words import count
+from gradpass.report.words import count, plural, visible
 
 SIGNS = {"error": "❌", "warning": "⚠️", "note": "ℹ️"}
 PLAIN = re.compile(r"[ -\[\]-_a-{}~]*")  # ASCII but `, | and \: what a code span holds as it is, in a table too
 QUOTED = re.compile(r"`([^`]*)`")
 ACTIVE = re.compile(r"[\\`*_{}\[\]<>#|~&$@]")
 SHOWN_NAMES = 8
+SHOWN_FINDINGS = 50  # of a comment GitHub takes 65,536 characters
 
 
-def render_markdown(report: Report) -> str:
-    """Summary, a table of all findings, then each with its path."""
+def render_markdown(told: Report | FixReport) -> str:
+    """Summary, what a repair did, a table of the findings, then each with its path."""
+    report, _ = parts(told)
     lines = [f"**gradpass** {code(report.target)}: {text(summary_line(report).plain)}"]
-    if report.diagnostics:
-        lines += ["", "| | code | finding | starves | parameters |", "| --- | --- | --- | --- | ---: |"]
-        lines += [_row(d) for d in report.diagnostics]
-        for diagnostic in report.diagnostics:
-            lines += ["", *_details(diagnostic)]
+    if isinstance(told, FixReport):
+        lines += ["", text(told.outcome), *_table(PLAN, plan_rows(told)), *_table(CHECKS, check_rows(told.crosscheck))]
+    shown = report.diagnostics[:SHOWN_FINDINGS]
+    lines += _table(("", "code", "finding", "starves", "parameters"), map(_row, shown), made=True)
+    for diagnostic in shown:
+        lines += ["", *_details(diagnostic, report)]
+    if len(report.diagnostics) > len(shown):
+        lines += ["", f"and {plural(len(report.diagnostics) - len(shown), 'more finding')}"]
     return "\n".join(lines) + "\n"
 
 
-def _row(diagnostic: Diagnostic) -> str:
-    names = diagnostic.concerned
-    cells = (
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], made: bool = False) -> list[str]:
+    """A table with an empty line before it, or nothing where there are no rows; `made` are its cells if Markdown."""
+    lines = [f"| {' | '.join(cell if made else text(cell) for cell in row)} |" for row in rows]
+    rules = ("---:" if name in NUMBERS else "---" for name in head)
+    return ["", f"| {' | '.join(head)} |", f"| {' | '.join(rules)} |", *lines] if lines else []
+
+
+def _row(diagnostic: Diagnostic) -> Sequence[str]:
+    return (
         SIGNS[diagnostic.severity],
         diagnostic.code,
         text(diagnostic.message),
-        _names(names),
+        _names(diagnostic.concerned),
         count(diagnostic.parameters),
     )
-    return f"| {' | '.join(cells)} |"
 
 
-def _details(diagnostic: Diagnostic) -> Iterator[str]:
+def _details(diagnostic: Diagnostic, report: Report) -> Iterator[str]:
     """The part that is folded away: where, along which way, what to do."""
     where = " ".join(location(diagnostic).split())
     at = f" at <code>{escape(where)}</code>" if where else ""
@@ -54,26 +65,19 @@ def _details(diagnostic: Diagnostic) -> Iterator[str]:
         yield f"- line: {code(diagnostic.source.text.strip())}"
     if diagnostic.path:
         yield f"- path: {_path(diagnostic)}"
-    for note in diagnostic.notes:
-        yield f"- note: {text(note)}"
-    yield f"- help: {text(diagnostic.help)}"
-    fix = diagnostic.fix
-    if fix.rule and fix.kind != "refuse":
-        yield f"- fix: {code('gradpass fix')} adds a derivative: {text(fix.rule)} ({fix.kind})"
-    elif fix.reason:
-        yield f"- fix: none: {text(fix.reason)}"
+    yield from (f"- {label}: {text(remark)}" for label, remark in diagnostic.remarks(report))
     yield ""
     yield "</details>"
 
 
 def _path(diagnostic: Diagnostic) -> str:
     """The chain of nodes, broken where no gradient passes, its long stretches left out."""
-    parts: list[str] = []
+    links: list[str] = []
     for before, name, hidden in chain(diagnostic):
         if before:
-            parts.append(f"**{BROKEN}**" if before == BROKEN else before)
-        parts.append(text(name) if hidden else code(name))
-    return " ".join(parts)
+            links.append(f"**{BROKEN}**" if before == BROKEN else before)
+        links.append(text(name) if hidden else code(name))
+    return " ".join(links)
 
 
 def _names(names: list[str]) -> str:
@@ -83,7 +87,7 @@ def _names(names: list[str]) -> str:
 
 def code(name: str) -> str:
     """A name as code. What could end a code span, a cell or a line is written in numbers, which end nothing."""
-    one_line = " ".join(name.split())
+    one_line = visible(" ".join(name.split()))
     if one_line and PLAIN.fullmatch(one_line):
         return f"`{one_line}`"
     return f"<code>{''.join(c if c.isalnum() or c == ' ' or c > '~' else f'&#{ord(c)};' for c in one_line)}</code>"
@@ -91,9 +95,9 @@ def code(name: str) -> str:
 
 def text(words: str) -> str:
     """A sentence with its `quoted` names as code, and nothing else that Markdown would act upon."""
-    parts = QUOTED.split(" ".join(words.split()))
+    found = QUOTED.split(visible(" ".join(words.split())))
     # A backslash would do for most of it; not for `|` in a table, behind a name that ends in a backslash.
     return "".join(
         code(part) if i % 2 else ACTIVE.sub(lambda found: f"&#{ord(found.group())};", part)
-        for i, part in enumerate(parts)
+        for i, part in enumerate(found)
     )

@@ -7,12 +7,12 @@ number the nodes in the order of the file; in a function number 0 is a node that
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gradpass.errors import GradpassError
 from gradpass.program.graph import ARGUMENT, Function, Node
 from gradpass.report.diagnostics import Report
+from gradpass.report.json import dumps
 
 MAIN = "main"
 # Words are counted where numbers would be added up.
@@ -34,7 +34,7 @@ SAYS = {"severed": "no gradient arrives", "live": "the gradient arrives"}
 
 def render_model_explorer(report: Report) -> str:
     """The overlay's JSON text."""
-    return json.dumps(overlay(report), indent=2, ensure_ascii=False) + "\n"
+    return dumps(overlay(report))
 
 
 def overlay(report: Report) -> dict[str, Any]:

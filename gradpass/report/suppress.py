@@ -20,6 +20,7 @@ from gradpass.errors import GradpassError, OutputError
 from gradpass.report.diagnostics import Diagnostic, Report
 
 VERSION = 1
+MARK = ("code", "place", "starves")  # what a finding is known by
 NUMBER = re.compile(r"_\d+(?=/|$)")
 
 
@@ -46,15 +47,16 @@ def known(report: Report, baseline: Path) -> Report:
     return replace(found, outdated=found.outdated + left.total())
 
 
-def write(report: Report, baseline: Path) -> None:
-    """Makes a baseline of all findings of a report; notes are none."""
+def write(report: Report, baseline: Path) -> int:
+    """Makes a baseline of all findings of a report and counts them; notes are none."""
     marks = sorted(fingerprint(d) for d in report.diagnostics if d.severity != "note")
-    rows = [dict(zip(("code", "place", "starves"), mark, strict=True)) for mark in marks]
+    rows = [dict(zip(MARK, mark, strict=True)) for mark in marks]
     text = json.dumps({"version": VERSION, "findings": rows}, indent=2, ensure_ascii=False) + "\n"
     try:
         baseline.write_text(text, "utf-8")
     except OSError as problem:
         raise OutputError(f"{baseline} cannot be written ({problem.strerror}); choose another place") from problem
+    return len(rows)
 
 
 def fingerprint(diagnostic: Diagnostic) -> tuple[str, str, str]:
@@ -71,22 +73,31 @@ def _at(diagnostic: Diagnostic, pattern: str) -> bool:
 
 
 def _without(report: Report, hidden: set[int], why: str) -> Report:
-    found = report.kept(i for i in range(len(report.diagnostics)) if i not in hidden)
-    suppressed = {**found.suppressed, why: found.suppressed.get(why, 0) + len(hidden)} if hidden else found.suppressed
-    return replace(found, suppressed=suppressed)
+    return report.kept((i for i in range(len(report.diagnostics)) if i not in hidden), why)
 
 
 def _entries(baseline: Path) -> list[tuple[str, str, str]]:
     try:
         content: Any = json.loads(baseline.read_text("utf-8"))
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']!r}")
-        return [(row["code"], row["place"], row["starves"]) for row in content["findings"]]
     except FileNotFoundError as problem:
         raise GradpassError(
             f"there is no baseline {baseline}; `gradpass check --write-baseline` makes one"
         ) from problem
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise GradpassError(
-            f"{baseline} is no baseline of gradpass ({problem}); make it anew with --write-baseline"
-        ) from problem
+    except OSError as problem:
+        raise GradpassError(f"the baseline {baseline} cannot be read ({problem.strerror}); name another") from problem
+    except ValueError as problem:  # no UTF-8, no JSON, no name of a file
+        raise _no_baseline(baseline, str(problem)) from problem
+    if not isinstance(content, dict) or not isinstance(content.get("findings"), list):
+        raise _no_baseline(baseline, "it has no list of findings")
+    if content.get("version") != VERSION:
+        raise _no_baseline(baseline, f"its version is {content.get('version')!r}, not {VERSION}")
+    marks: list[Any] = [
+        tuple(row.get(key) for key in MARK) if isinstance(row, dict) else () for row in content["findings"]
+    ]
+    if not all(mark and all(isinstance(part, str) for part in mark) for mark in marks):
+        raise _no_baseline(baseline, f"a finding has {', '.join(MARK)}, each a text")
+    return marks
+
+
+def _no_baseline(baseline: Path, why: str) -> GradpassError:
+    return GradpassError(f"{baseline} is no baseline of gradpass ({why}); make it anew with --write-baseline")

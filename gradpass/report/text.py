@@ -19,7 +19,8 @@ from gradpass.report.words import count, plural, visible
 
 PLAIN_WIDTH = 110  # where there is no terminal to ask
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
-ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "..."})
+RULE = "─"  # below the heads of tables
+ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "...", RULE: "-"})
 UNDERLINE = "^"
 DOTS = "..."  # for what has no room of a line of code; as wide in ASCII, so that the underline stays below its code
 GUTTER = 3  # columns for the numbers of lines, if they are no longer
@@ -39,12 +40,16 @@ def show(rendering: Rendering, file: IO[str]) -> None:
         for item in rendering(console.width):
             _print(console, item)
     else:
-        text = plain(rendering, console.width if console.is_terminal else PLAIN_WIDTH)
-        if not _writes_unicode(file):
-            # The user's code and names may hold anything.
-            encoding = getattr(file, "encoding", None) or "ascii"
-            text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
-        file.write(text)
+        write(plain(rendering, console.width if console.is_terminal else PLAIN_WIDTH), file)
+
+
+def write(text: str, file: IO[str]) -> None:
+    """Writes what is for people, with nothing that the stream cannot carry."""
+    if not _writes_unicode(file):
+        # The user's code and names may hold anything.
+        encoding = getattr(file, "encoding", None) or "ascii"
+        text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    file.write(text)
 
 
 def plain(rendering: Rendering, width: int = PLAIN_WIDTH) -> str:
@@ -82,7 +87,7 @@ def render_diagnostic(diagnostic: Diagnostic, report: Report, width: int) -> Ite
     """One finding: what, where, along which way, whom it starves, what to do."""
     style = STYLES[diagnostic.severity]
     head = Text.assemble((f"{diagnostic.severity}[{diagnostic.code}]", style))
-    yield from _wrapped(head, ": ", diagnostic.message, width, "bold")
+    yield from _wrapped(head, ": ", visible(diagnostic.message), width, "bold")
     where = location(diagnostic)
     number = str(diagnostic.source.line) if diagnostic.source else ""
     margin = " " * max(GUTTER, len(number))
@@ -129,39 +134,27 @@ def location(diagnostic: Diagnostic) -> str:
         where += " of function " + TRACED.sub(r"\1", diagnostic.function)
     # Of a call that nobody named the scope is left, which is its layer's.
     through = [scope for name in diagnostic.stack if (scope := PLAIN_CALL.sub("", name))]
-    return visible(where) + (f", inside {f' {ARROW} '.join(through)}" if through else "")
+    return visible(where + (f", inside {f' {ARROW} '.join(through)}" if through else ""))
 
 
 def _lines(diagnostic: Diagnostic, report: Report) -> Iterator[tuple[str, str]]:
     """The labelled lines below the path."""
     if diagnostic.starves:
         total = sum({t.path: t.parameters for t in report.targets}.values())
-        yield (
-            "starves",
-            f"{_names(diagnostic.starves)} ({count(diagnostic.parameters)} of {plural(total, 'parameter')})",
-        )
+        share = f" ({count(diagnostic.parameters)} of {plural(total, 'parameter')})" if total else ""
+        yield "starves", _names(diagnostic.starves) + share
     if diagnostic.raises and not diagnostic.starves:
         yield "raises for", _names(diagnostic.raises)
     if diagnostic.affects:
         yield "affects", f"{_names(diagnostic.affects)} ({plural(diagnostic.parameters, 'parameter')})"
     if diagnostic.unused:
         yield "unused", f"{_names(diagnostic.unused)} ({plural(diagnostic.parameters, 'parameter')})"
-    if len(report.entries) > 1 and diagnostic.entries:
-        yield "in", ", ".join(f"entry `{name}`" for name in diagnostic.entries)
-    for note in diagnostic.notes:
-        yield "note", note
-    yield "help", diagnostic.help
-    fix = diagnostic.fix
-    if fix.kind == "refuse":
-        yield "fix", f"none: {fix.reason}"
-    elif fix.rule:
-        which = "its" if fix.kind == "exact" else "a"
-        yield "fix", f"`gradpass fix {report.target}` adds {which} derivative: {fix.rule} ({fix.kind})"
+    yield from diagnostic.remarks(report)
 
 
 def _names(names: list[str]) -> str:
     shown = ", ".join(map(visible, names[:SHOWN_NAMES]))
-    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {count(len(names) - SHOWN_NAMES)} more"
 
 
 def _path(diagnostic: Diagnostic, width: int) -> Iterator[Text]:
@@ -187,33 +180,36 @@ def summary_line(report: Report) -> Text:
     notes = f"; {plural(severities.count('note'), 'note')}" if "note" in severities else ""
     notes += _suppressed(report)
     if not summary["targets"]:
-        return line(f"nothing to check: {report.target} has no trainable variables{notes}", "bold yellow")
+        return line(f"nothing to check: {visible(report.target)} has no trainable variables{notes}", "bold yellow")
     starved = sum(t.starved for t in report.targets)
     noun = report.targets[0].kind if len({t.kind for t in report.targets}) == 1 else "target"
-    total = f"{count(summary['starved_parameters'])} of {plural(summary['parameters'], 'parameter')}"
+    parameters = plural(summary["parameters"], "parameter") if summary["parameters"] else ""  # inputs have none
+    total = parameters and f"{count(summary['starved_parameters'])} of {parameters}"
     if not starved:
         targets = "the only target" if summary["targets"] == 1 else f"all {plural(summary['targets'], 'target')}"
         what = "gradients" if report.order == 1 else "second gradients"
-        reach = f"{what} reach {targets}, {plural(summary['parameters'], 'parameter')}"
+        reach = ", ".join(filter(None, (f"{what} reach {targets}", parameters)))
         hazards = severities.count("warning") + severities.count("error")
         if not hazards:
             return line(f"{reach}{notes}", "bold green")
         return line(f"{plural(hazards, 'warning')}, though {reach}{notes}", STYLES["warning"])
     second = "" if report.order == 1 else ", in the gradient of the gradient"
     end = f"{second}{_suppressed(report)}"
-    of_all = f"{starved} of {plural(summary['targets'], noun)}" if summary["targets"] > 1 else f"the only {noun}"
+    of_all = f"{count(starved)} of {plural(summary['targets'], noun)}" if summary["targets"] > 1 else f"the only {noun}"
     ops = {i for i, d in enumerate(report.diagnostics) if d.node is not None and d.severity != "note"}
     if ops and all(ops & set(t.diagnostics) for t in report.targets if t.starved):
-        verb = "severs" if len(ops) == 1 else "sever"
-        return line(f"{plural(len(ops), 'op')} {verb} {of_all}: {total}{notes}{second}", STYLES["error"])
+        severed = any(report.diagnostics[i].starves for i in ops)
+        verb = ("sever" if severed else "raise") + ("s" if len(ops) == 1 else "") + ("" if severed else " for")
+        said = ": ".join(filter(None, (f"{plural(len(ops), 'op')} {verb} {of_all}", total)))
+        return line(f"{said}{notes}{second}", STYLES["error"])
     found = [plural(severities.count(s), s) for s in ("error", "warning", "note") if s in severities]
-    share = f"{of_all} starved, {total}"
-    return line(f"{', '.join(found) or 'no finding selected'}: {share}{end}", STYLES["error"])
+    share = ", ".join(filter(None, (f"{of_all} starved", total)))
+    return line(f"{', '.join(found) or 'no finding left'}: {share}{end}", STYLES["error"])
 
 
 def _suppressed(report: Report) -> str:
-    """What a project has decided not to be told, in numbers."""
-    words = {"ignored": "ignored by the settings", "baseline": "in the baseline"}
+    """What is not told, in numbers."""
+    words = {"codes": "left out by code", "ignored": "ignored by the settings", "baseline": "in the baseline"}
     told = [f"{number} {words[why]}" for why, number in report.suppressed.items()]
     if report.outdated:
         told.append(f"{report.outdated} of the baseline no longer found")

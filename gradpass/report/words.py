@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 QUOTE = "'"  # for a backquote in a name
@@ -38,6 +39,11 @@ def quoted(name: str) -> str:
     return f"`{visible(name.replace('`', QUOTE))}`"
 
 
+def command(words: str, path: str) -> str:
+    """A command with a path behind it, between backquotes, to be typed as it stands."""
+    return quoted(f"{words} {shlex.quote(path)}")
+
+
 def whom(names: Sequence[str], noun: str, shown: int = 2) -> str:
     """A list that stays short: `a`, or `a` and `b`, or `a`, `b` and 7 more variables."""
     listed = [quoted(name) for name in names[: shown + 1]]
@@ -45,4 +51,4 @@ def whom(names: Sequence[str], noun: str, shown: int = 2) -> str:
         return " and ".join(listed)
     if len(names) == shown + 1:
         return ", ".join(listed[:-1]) + " and " + listed[-1]
-    return ", ".join(listed[:shown]) + f" and {len(names) - shown} more {noun}s"
+    return ", ".join(listed[:shown]) + f" and {count(len(names) - shown)} more {noun}s"

@@ -40,6 +40,7 @@ def rename(function: Any) -> None:
     [
         (lambda g: drop(g["y"].input), "has 1 inputs, its op AddV2 takes 2"),
         (lambda g: g["call"].input.append("x"), "too many or too few arguments"),
+        (lambda g: g["y"].attr.clear(), "lacks the attribute 'T'"),
         (lambda g: g["y"].input.append(""), "refers to the node ''"),
         (lambda g: rename(g["function"]), "which a .* does not have"),
         (lambda g: g["y"].input.__setitem__(0, "square:one"), "refers to `square:one`"),

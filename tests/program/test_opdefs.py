@@ -9,7 +9,7 @@ import pytest
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_INT32, DT_INT64, DT_STRING
 
-from gradpass.errors import GradpassError
+from gradpass.errors import GradpassError, TargetError
 from gradpass.program import opdefs
 from gradpass.program.opdefs import Arg
 
@@ -84,7 +84,7 @@ def test_a_port_that_a_node_does_not_have() -> None:
 
 
 def test_a_missing_attribute_is_named() -> None:
-    with pytest.raises(KeyError, match="Tidx"):
+    with pytest.raises(TargetError, match="Tidx"):
         opdefs.input_dtype(signature("ConcatV2"), {"N": AttrValue(i=2)}.get, 2)
 
 

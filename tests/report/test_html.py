@@ -15,13 +15,15 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from rich.cells import cell_len
 
 from gradpass.report import html, neighbourhood
-from gradpass.report.diagnostics import Diagnostic, Report
+from gradpass.report.diagnostics import CheckRow, Diagnostic, Report, Source
 from gradpass.report.html import LETTER, PADDING, Picture, fragment, picture, render_html
 from gradpass.report.layout import Layout, Pair, Point, arrange
 from gradpass.report.neighbourhood import MOST
 from tests.report.frozen import NASTY, Frozen, chain, nasty, several, web
+from tests.report.test_text import declined
 
 VOID = {"meta", "circle", "rect", "path"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -100,7 +102,7 @@ def test_names_stay_names() -> None:
     assert page.count("script") == 0 and "<script" not in source
     assert not {key for _, attributes in page.tags for key in attributes if key.startswith("on")}
     assert report.diagnostics[0].help.replace("`", "") in page.words
-    assert NASTY.replace("\r", "\n") in unescape(source).replace("\r", "\n")
+    assert NASTY.replace("\r", "\\r") in unescape(source)
 
 
 def test_the_path_is_the_spine_and_a_long_one_is_elided(tmp_path: Path) -> None:
@@ -136,6 +138,51 @@ def test_what_the_gradient_does_is_told_by_the_links(tmp_path: Path) -> None:
         ("by", "hard"): "broken",
         ("x", "scores"): "severed", ("scores", "hard"): "broken", ("hard", "out"): "live", ("other", "out"): "live",
     }  # fmt: skip
+
+
+def test_nothing_turns_the_direction_of_reading(tmp_path: Path) -> None:
+    made = Frozen()
+    wild = "a\u202e\x00\x1b[31mb"
+    made.node("Sin", "y", made.node("Round", wild, made.node("Placeholder", f"{wild}/x")))
+    report = made.report(tmp_path)
+    report.diagnostics[0].source = Source(wild, 1, wild)
+    source = render_html(report)
+    assert not set(source) & {"\u202e", "\x00", "\x1b"} and "a\\u202e\\x00\\x1b[31mb" in source
+
+
+def test_wide_letters_have_room(tmp_path: Path) -> None:
+    made = Frozen()
+    made.node("Sin", "y", made.node("Round", "hard", made.node("Placeholder", "層" * 40)))
+    ((_, picture),) = drawn(made.report(tmp_path))
+    label = picture.boxes[0].label
+    assert label == "…" + "層" * 13 and picture.boxes[0].width >= cell_len(label) * LETTER + 2 * PADDING
+
+
+def test_a_repair_has_its_plan_and_its_checks() -> None:
+    rows = [CheckRow("values", "failed", 3.0, 0.0, NASTY), CheckRow("onnx-fixed", "skipped", None, 1e-4, "op Erfc")]
+    report = declined("[rank] <unknown>", rows)
+    report.before.model = None
+    page = Page(render_html(report))
+    words = " ".join(page.words.split())
+    assert report._repr_html_() in render_html(report)
+    assert "cross-check failed (values): nothing was written" in words
+    assert page.words.count("[rank] <unknown>") == 2  # of the plan, and of the finding
+    cells = [tag for tag, _ in page.tags if tag == "td"]
+    assert len(cells) == 3 + 2 * 5 + 2 * 4 and "skipped0.0001op Erfc" in page.words and page.count("script") == 0
+
+
+def test_an_op_beside_all_ways_has_no_way(tmp_path: Path) -> None:
+    report = chain(tmp_path)
+    report.diagnostics[0].path = ["quantise/Round"]
+    ((_, made),) = drawn(report)
+    assert made.title.endswith(": what stands around quantise/Round")
+    assert made.description == "quantise/Round (Round) stands beside all ways from a target to an output."
+
+
+def test_whom_an_op_raises_for_is_told() -> None:
+    report = several()
+    report.diagnostics[0].starves, report.diagnostics[0].raises = [], ["raising/kernel"]
+    assert "raises for\nraising/kernel\n" in Page(render_html(report)).words
 
 
 @pytest.fixture

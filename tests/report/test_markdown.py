@@ -9,9 +9,14 @@ from hypothesis import given
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from gradpass.report.markdown import code, render_markdown, text
+from gradpass.report.build import build
+from gradpass.report.diagnostics import CheckRow
+from gradpass.report.markdown import SHOWN_FINDINGS, code, render_markdown, text
 from gradpass.report.text import summary_line
+from gradpass.report.words import visible
 from tests.report.frozen import NASTY, nasty, several
+from tests.report.test_text import declined
+from tests.report.verdicts import cut, model, target, verdict
 
 
 def parsed(source: str) -> list[Token]:
@@ -45,7 +50,7 @@ def test_a_comment_in_full() -> None:
     assert render_markdown(report) == (
         f"**gradpass** `saved_model`: {summary_line(report).plain}\n"
         "\n"
-        "| | code | finding | starves | parameters |\n"
+        "|  | code | finding | starves | parameters |\n"
         "| --- | --- | --- | --- | ---: |\n"
         "| ❌ | GP102 | `ArgMax` picks an index, which has no derivative: `a` and `b` get None | `a`, `b` | 12 |\n"
         "\n"
@@ -57,7 +62,7 @@ def test_a_comment_in_full() -> None:
         "- line: `code = tf.argmax(scores, 1)`\n"
         "- path: `a` → `MatMul` **✗** `ArgMax` → `Mul` → `y`\n"
         "- help: use `tf.nn.softmax(scores)` as weights: `tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`\n"
-        "- fix: `gradpass fix` adds a derivative: softmax-argmax (estimator)\n"
+        "- fix: `gradpass fix saved_model` adds a derivative: softmax-argmax (estimator)\n"
         "\n"
         "</details>\n"
     )
@@ -97,5 +102,31 @@ def test_any_name_is_one_cell_and_reads_as_it_is(name: str) -> None:
     table = f"| a | b |\n| --- | --- |\n| {code(name)} | {text(f'see {name}')} |\n"
     row = cells(table)[1]
     assert len(row) == 2
-    assert row[0] == one_line
-    assert row[1].replace("`", "") == " ".join(f"see {name}".split()).replace("`", "")
+    assert row[0] == visible(one_line)
+    assert row[1].replace("`", "") == visible(" ".join(f"see {name}".split())).replace("`", "")
+
+
+def test_nothing_turns_the_direction_of_reading() -> None:
+    assert code("a\u202eb\x1b") == "<code>a&#92;u202eb&#92;x1b</code>"
+    assert text("see `a\u202eb` \x00") == "see <code>a&#92;u202eb</code> &#92;x00"
+
+
+def test_a_repair_has_its_plan_and_its_checks() -> None:
+    rows = [CheckRow("values", "failed", 3.0, 0.0, NASTY), CheckRow("onnx-fixed", "skipped", None, 1e-4, "op Erfc")]
+    source = render_markdown(declined("[rank] | unknown", rows))
+    assert "cross-check failed (values): nothing was written" in source
+    found = cells(source)
+    assert ["GP102 ArgMax ArgMax", "left as it is: [rank] | unknown", ""] in found
+    assert ["onnx-fixed", "skipped", "", "0.0001", "op Erfc"] in found
+    assert [row[:4] for row in found if row[0] == "values"] == [["values", "failed", "3", "0"]]
+    assert "- fix: none: &#91;rank&#93; &#124; unknown" in source
+
+
+def test_a_comment_is_no_longer_than_github_takes() -> None:
+    targets = [target(f"v{i}", "none") for i in range(500)]
+    cuts = [cut("ArgMax", [i], node=f"n{i}/ArgMax") for i in range(500)]
+    source = render_markdown(
+        build(model({f"n{i}/ArgMax": "ArgMax" for i in range(500)}), [verdict(targets, cuts=cuts)])
+    )
+    assert len(source) < 65_536
+    assert len(cells(source)) == SHOWN_FINDINGS + 1 and source.endswith("\nand 450 more findings\n")

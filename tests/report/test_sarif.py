@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 
 from gradpass.flow.verdict import EntryVerdict
+from gradpass.report import sarif
 from gradpass.report.build import build
-from gradpass.report.diagnostics import Report, Source
+from gradpass.report.diagnostics import CheckRow, Report, Source
 from gradpass.report.sarif import log, render_sarif
-from tests.report.frozen import chain, nasty, several
+from tests.report.frozen import NASTY, chain, nasty, several
 from tests.report.test_build import verdicts
+from tests.report.test_text import declined
 from tests.report.verdicts import cut, model, target, verdict
 
 
@@ -70,7 +72,8 @@ def test_a_result_in_full() -> None:
         "level": "error",
         "message": {
             "text": "`ArgMax` picks an index, which has no derivative: `a` and `b` get None\n"
-            "Help: use `tf.nn.softmax(scores)` as weights: `tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`"
+            "Help: use `tf.nn.softmax(scores)` as weights: `tf.reduce_sum(tf.nn.softmax(scores) * values, -1)`\n"
+            "Fix: `gradpass fix saved_model` adds a derivative: softmax-argmax (estimator)"
         },
         "locations": [
             {
@@ -160,8 +163,86 @@ def test_fingerprints_stay_when_the_model_is_exported_again() -> None:
     assert len(set(twins)) == 2 and twins == prints("__inference_serve_7", "__inference_serve_8")
 
 
-def test_a_file_elsewhere_is_named_by_its_uri() -> None:
+@pytest.mark.parametrize(
+    ("file", "where"),
+    [
+        ("/home/user/a b.py", {"uri": "file:///home/user/a%20b.py"}),
+        ("C:\\src\\a b.py", {"uri": "file:///C:/src/a%20b.py"}),
+        ("C:/src/a.py", {"uri": "file:///C:/src/a.py"}),
+        ("src\\a.py", {"uri": "src/a.py", "uriBaseId": "%SRCROOT%"}),
+        ("src/a:b%.py", {"uri": "src/a%3Ab%25.py", "uriBaseId": "%SRCROOT%"}),
+        ("\udcff.py", {"uri": "%FF.py", "uriBaseId": "%SRCROOT%"}),
+    ],
+)
+def test_a_file_is_named_by_its_uri(file: str, where: dict[str, str]) -> None:
     report = several()
-    report.diagnostics[0].source = Source("/home/user/a b.py", 3, "")
+    report.diagnostics[0].source = Source(file, 3, "")
     physical = results(report)[0]["locations"][0]["physicalLocation"]
-    assert physical == {"artifactLocation": {"uri": "file:///home/user/a%20b.py"}, "region": {"startLine": 3}}
+    assert physical == {"artifactLocation": where, "region": {"startLine": 3}}
+
+
+@pytest.mark.parametrize(
+    ("target", "uri"), [("a b/m", "a%20b/m/saved_model.pb"), ("m/", "m/saved_model.pb"), ("m.pb", "m.pb")]
+)
+def test_what_has_no_line_is_in_the_models_file(target: str, uri: str) -> None:
+    report = several()
+    report.target = target
+    report.diagnostics[0].source = Source("<stdin>", 3, "tf.argmax(v)")  # which nobody can open
+    where = {"artifactLocation": {"uri": uri, "uriBaseId": "%SRCROOT%"}, "region": {"startLine": 1}}
+    for result in results(report):
+        (place,) = result["locations"]
+        assert place["physicalLocation"] == where
+        steps = [s for flow in result.get("codeFlows", ()) for s in flow["threadFlows"][0]["locations"]]
+        assert all(step["location"]["physicalLocation"] == where for step in steps)
+    hashes = [result["partialFingerprints"]["primaryLocationLineHash"] for result in results(report)]
+    assert len(set(hashes)) == len(hashes) == 4
+
+
+def test_a_long_way_is_shown_at_its_ends_and_around_the_cut(tmp_path: Path) -> None:
+    report = chain(tmp_path, 1000, 1000)
+    (diagnostic,) = report.diagnostics
+    (result,) = results(report)
+    steps = result["codeFlows"][0]["threadFlows"][0]["locations"]
+    names = [step["location"]["logicalLocations"][0]["name"] for step in steps]
+    assert len(names) < 50 and {diagnostic.path[0], diagnostic.node, diagnostic.path[-1]} <= set(names)
+    assert names == [name for name in diagnostic.path if name in names]
+
+
+def said(run: dict[str, Any]) -> list[tuple[str, str]]:
+    """The notifications: level and text."""
+    (invocation,) = run["invocations"]
+    return [(told["level"], told["message"]["text"]) for told in invocation["toolExecutionNotifications"]]
+
+
+def test_no_more_results_than_github_takes(
+    validator: jsonschema.Draft4Validator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sarif, "MOST", 1)
+    data = log(several())
+    validator.validate(data)
+    (run,) = data["runs"]
+    assert len(run["results"]) == 1
+    assert said(run) == [("warning", "3 more findings have no room in this file")]
+
+
+def test_a_repair_tells_its_refusals_and_checks(validator: jsonschema.Draft4Validator) -> None:
+    rows = [CheckRow("values", "failed", 3.0, 0.0, NASTY), CheckRow("onnx-fixed", "skipped", None, 1e-4, "op Erfc")]
+    data = log(declined("the rank is unknown", rows))
+    validator.validate(data)
+    (run,) = data["runs"]
+    assert run["results"][0]["message"]["text"].endswith("\nFix: none: the rank is unknown")
+    levels, texts = zip(*said(run), strict=True)
+    assert levels == ("error", "note", "note")
+    assert texts[0].startswith("the cross-check `values` failed (figure 3, limit 0): <script>")
+    assert texts[1:] == (
+        "the cross-check `onnx-fixed` was skipped: op Erfc",
+        "cross-check failed (values): nothing was written",
+    )
+
+
+def test_a_message_has_no_links() -> None:
+    report = several()
+    report.diagnostics[0].message = "see [this](1) and a[0]"
+    assert results(report)[0]["message"]["text"].startswith(r"see \[this\](1) and a\[0\]")
+    report.diagnostics[0].message = "see a[0]"
+    assert results(report)[0]["message"]["text"].startswith("see a[0]")

@@ -22,6 +22,7 @@ from gradpass.report.text import plain, show
 from gradpass.report.words import count, size, whom
 from tests.report.verdicts import cut, model, target, verdict
 
+PLACE = ("__inference_serve_42", "ArgMax")
 ARGMAX = cut("ArgMax", [0], function="__inference_serve_42", stack=("StatefulPartitionedCall", "while"))
 
 
@@ -134,6 +135,11 @@ def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ascii_where_the_stream_has_no_more() -> None:
     text = shown("ascii", terminal=False)
     assert "a -> MatMul x ArgMax -> Mul -> y" in text
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    show(repaired().render, file)
+    file.seek(0)
+    text = file.read()
+    assert "-----" in text and "?" not in text
 
 
 def repaired(**changes: object) -> FixReport:
@@ -160,12 +166,18 @@ def test_a_repair_shows_before_after_plan_and_proof() -> None:
     assert repaired().exit_status == 0
 
 
+def declined(reason: str, checks: list[CheckRow]) -> FixReport:
+    """A repair that leaves its only finding as it is."""
+    found = build(model(), [verdict([target("a", "none"), target("b")], cuts=[ARGMAX])], {PLACE: reason})
+    plan = [PlanStep(0, None, None, 0, reason, [])]
+    return repaired(before=found, plan=plan, after=None, crosscheck=checks, output=None)
+
+
 def test_a_declined_step_gives_its_reason() -> None:
-    plan = [PlanStep(0, None, None, 0, "its axis is computed at run time", [])]
-    report = repaired(plan=plan, after=None, crosscheck=[], output=None)
+    report = declined("its axis is computed at run time", [])
     text = str(report)
     assert "left as it is: its axis is computed at run time" in text
-    assert text.endswith("nothing can be repaired, for the reasons above: nothing was written\n")
+    assert text.endswith("nothing can be repaired, for the reasons given: nothing was written\n")
     assert report.exit_status == 1
 
 
@@ -232,3 +244,75 @@ def test_a_name_moves_no_cursor_and_ends_no_line() -> None:
         assert "\x1b" not in text and "\u202e" not in text
         assert "`a\\n\\x1b[31mb\\u202ec'd` gets None" in " ".join(text.split())
     assert render_concise(found).count("\n") == 1
+
+
+def test_a_table_takes_no_word_for_markup() -> None:
+    wild = "[bold]x[/bold] :smile: [/red]\x1b[31m"
+    checks = [CheckRow(wild, "skipped", None, None, wild)]
+    text = str(declined(wild, checks)) + str(repaired(output=wild, diff=wild))
+    assert text.count("[bold]x[/bold] :smile: [/red]\\x1b[31m") == 6
+    assert "\x1b" not in text
+
+
+def test_the_command_of_a_repair_can_be_typed() -> None:
+    report = severed()
+    report.target = "my models/a`b"
+    assert "`gradpass fix 'my models/a'b'` adds" in str(report)
+    report.target = "my models/it"
+    assert "`gradpass fix 'my models/it'` adds" in str(report)
+
+
+def test_what_codes_leave_out_is_counted() -> None:
+    report = severed().filtered(ignore=("GP1",))
+    assert report.suppressed == {"codes": 1} and report.to_json()["suppressed"] == {"codes": 1}
+    assert str(report).startswith("no finding left: 1 of 2 variables starved, 6 of 12 parameters; 1 left out")
+    assert severed().filtered(select=("GP1",)).suppressed == {}
+
+
+def test_of_many_entries_some_are_named() -> None:
+    verdicts = [verdict([target("a", "none")], name=f"e{i}", cuts=[ARGMAX]) for i in range(1500)]
+    text = str(build(model(), verdicts))
+    assert "= in: entry `e0`, entry `e1`, entry `e2`, entry `e3`, entry `e4`, entry `e5` and 1,494 more" in text
+    assert "1 op severs 1,500 of 1,500 variables" in text
+
+
+def test_concise_tells_how_a_repair_went() -> None:
+    rows = render_concise(declined("no rank", [CheckRow("values", "skipped", None, None, "no\nop")])).splitlines()
+    assert rows[0].startswith("saved_model:__inference_serve_42:ArgMax: error[GP102]")
+    assert rows[1:] == [
+        "saved_model: note: the cross-check `values` was skipped: no\\nop",
+        "saved_model: note: nothing can be repaired, for the reasons given: nothing was written",
+    ]
+
+
+def test_a_refusal_that_no_finding_tells_is_told() -> None:
+    plan = [PlanStep(None, None, None, 0, "it crosses a loop", [])]
+    assert [remark.text for remark in repaired(plan=plan).remarks] == [
+        "left as it is: it crosses a loop",
+        "wrote m-fixed",
+    ]
+    assert [remark.title for remark in declined("no rank", []).remarks] == ["gradpass fix"]
+
+
+def test_inputs_have_no_parameters_to_count() -> None:
+    x = target("x", "none", kind="input", parameters=0)
+    text = str(build(model(), [verdict([x], cuts=[cut("ArgMax", [0], parameters=0)])]))
+    assert "\n   = starves: x\n" in text and "\n1 op severs the only input\n" in text
+    assert (
+        str(build(model(), [verdict([target("x", kind="input", parameters=0)])])) == "gradients reach the only target\n"
+    )
+
+
+def test_large_numbers_are_grouped() -> None:
+    targets = [target(f"v{i}", "none") for i in range(1500)]
+    text = str(build(model(), [verdict(targets, cuts=[cut("ArgMax", list(range(1500)))])]))
+    words = " ".join(text.split())
+    assert "`v0`, `v1` and 1,498 more variables" in words and "v5 and 1,494 more (9,000 of 9,000" in words
+
+
+def test_what_severs_nobody_is_said_to_raise() -> None:
+    found = cut("AdjustHue", [0, 1], "raises", path=["AdjustHue"])
+    targets = [target("a", "raises", structure="flows"), target("b", "raises", structure="flows")]
+    assert "\n1 op raises for 2 of 2 variables: 12 of 12 parameters\n" in str(
+        build(model(), [verdict(targets, raising=[found])])
+    )

@@ -6,7 +6,6 @@ that every severed way has an open one beside it.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
