@@ -157,7 +157,7 @@ def page(rows: dict[str, Row]) -> str:
         "# Surrogates",
         "",
         f"The functions of SoftJAX {VERSION}, the TensorFlow that means the same, and what becomes of its gradient.",
-        "The state is that of the original; ONNX tells whether tf2onnx carries the surrogate itself (a straight-through",
+        "The state is that of the original; ONNX tells whether tf2onnx carries the surrogate (a straight-through",
         "repair leaves nothing of it in the forward graph). The `_st` variants are the same functions with",
         "`--mode straight-through`, the default. Made by `python scripts/render_surrogates.py`.",
         "",
