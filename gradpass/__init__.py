@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from gradpass.api import fix as fix
     from gradpass.errors import GradpassError as GradpassError
     from gradpass.report.diagnostics import Diagnostic as Diagnostic
-    from gradpass.report.diagnostics import FixReport as FixReport
     from gradpass.report.diagnostics import GradientError as GradientError
     from gradpass.report.diagnostics import Report as Report
     from gradpass.report.diagnostics import Target as Target
+    from gradpass.report.repair import FixReport as FixReport
 
 __version__ = "0.1.0"
 

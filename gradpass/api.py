@@ -13,7 +13,8 @@ from gradpass.errors import GradpassError, OutputError
 
 if TYPE_CHECKING:
     from gradpass.program.model import Model
-    from gradpass.report.diagnostics import CheckRow, FixReport, PlanStep, Report
+    from gradpass.report.diagnostics import Report
+    from gradpass.report.repair import CheckRow, FixReport, PlanStep
     from gradpass.rewrite.fix import Repair
 
 Wrt = Literal["variables", "inputs", "both"]
@@ -69,8 +70,8 @@ def fix(
     The input is never touched; nothing is written where nothing can be repaired or a cross-check fails.
     """
     from gradpass.program import savedmodel
-    from gradpass.report.diagnostics import FixReport
     from gradpass.report.diff import graph_diff
+    from gradpass.report.repair import FixReport
     from gradpass.rewrite.fix import repair
 
     source = _path(target)
@@ -115,7 +116,7 @@ def prove(
     Whoever starved before and flows now by our own verdict must flow in TensorFlow, and so must the `planned` paths.
     """
     from gradpass.crosscheck import crosscheck
-    from gradpass.report.diagnostics import CheckRow
+    from gradpass.report.repair import CheckRow
 
     flowing = {(entry.name, t.path) for entry in after.entries for t in entry.targets if not t.starved}
     flowing |= {(entry, path) for entry, paths in (planned or {}).items() for path in paths}
@@ -137,7 +138,7 @@ def _verdict(model: Model, entry: str | None, wrt: str, done: Repair | None = No
 
 
 def _plan(done: Repair, before: Report) -> list[PlanStep]:
-    from gradpass.report.diagnostics import PlanStep
+    from gradpass.report.repair import PlanStep
 
     places = {(d.function, d.node): i for i, d in enumerate(before.diagnostics) if d.node is not None}
     return [

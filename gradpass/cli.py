@@ -23,7 +23,8 @@ from gradpass import __version__
 from gradpass.errors import GradpassBug, GradpassError, OutputError
 
 if TYPE_CHECKING:
-    from gradpass.report.diagnostics import FixReport, Report
+    from gradpass.report.diagnostics import Report
+    from gradpass.report.repair import FixReport
 
 FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing to a stream may end with

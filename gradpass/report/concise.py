@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gradpass.report.diagnostics import FixReport, Report, parts
+from gradpass.report.diagnostics import Report
+from gradpass.report.repair import FixReport, parts
 from gradpass.report.words import visible
 
 

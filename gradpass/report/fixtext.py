@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradpass.report.diagnostics import CheckRow, FixReport, Report, Target
+from gradpass.report.diagnostics import Report, Target
+from gradpass.report.repair import CheckRow, FixReport
 from gradpass.report.text import line, render_diagnostic, summary_line
 from gradpass.report.words import count, plural, visible
 

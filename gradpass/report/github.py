@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradpass.report.diagnostics import Diagnostic, FixReport, Report, Severity, parts
+from gradpass.report.diagnostics import Diagnostic, Report, Severity
+from gradpass.report.repair import FixReport, parts
 from gradpass.report.text import summary_line
 from gradpass.report.words import visible
 

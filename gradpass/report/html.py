@@ -16,10 +16,11 @@ from rich.cells import cell_len
 
 from gradpass.report.chain import BROKEN, chain
 from gradpass.report.codes import find
-from gradpass.report.diagnostics import Diagnostic, FixReport, Report, parts
+from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.fixtext import CHECKS, NUMBERS, PLAN, check_rows, plan_rows
 from gradpass.report.layout import Point, arrange
 from gradpass.report.neighbourhood import Box, Drawing, Flow
+from gradpass.report.repair import FixReport, parts
 from gradpass.report.text import location, summary_line
 from gradpass.report.words import count, plural, visible, whom
 

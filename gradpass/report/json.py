@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gradpass.report.diagnostics import CheckRow, FixReport, Report
+from gradpass.report.diagnostics import Report
+from gradpass.report.repair import CheckRow, FixReport
 
 
 def render_json(report: Report | FixReport) -> str:

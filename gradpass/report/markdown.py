@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from gradpass.report.chain import BROKEN, chain
-from gradpass.report.diagnostics import Diagnostic, FixReport, Report, parts
+from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.fixtext import CHECKS, NUMBERS, PLAN, check_rows, plan_rows
+from gradpass.report.repair import FixReport, parts
 from gradpass.report.text import location, summary_line
 from gradpass.report.words import count, plural, visible
 

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from gradpass.report.codes import Code, find
-from gradpass.report.diagnostics import Diagnostic, FixReport, Remark, Report, Severity, Source, parts
+from gradpass.report.diagnostics import Diagnostic, Report, Severity, Source
 from gradpass.report.json import dumps
+from gradpass.report.repair import FixReport, Remark, parts
 from gradpass.report.suppress import fingerprint
 from gradpass.report.words import count, visible
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from gradpass.report.build import build
-from gradpass.report.diagnostics import CheckRow, Source
+from gradpass.report.diagnostics import Source
 from gradpass.report.github import render_github
+from gradpass.report.repair import CheckRow
 from gradpass.report.words import visible
 from tests.report.frozen import NASTY, nasty, several
 from tests.report.test_text import declined

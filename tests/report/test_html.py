@@ -18,10 +18,11 @@ from hypothesis import given
 from rich.cells import cell_len
 
 from gradpass.report import html, neighbourhood
-from gradpass.report.diagnostics import CheckRow, Diagnostic, Report, Source
+from gradpass.report.diagnostics import Diagnostic, Report, Source
 from gradpass.report.html import LETTER, PADDING, Picture, fragment, picture, render_html
 from gradpass.report.layout import Layout, Pair, Point, arrange
 from gradpass.report.neighbourhood import MOST
+from gradpass.report.repair import CheckRow
 from tests.report.frozen import NASTY, Frozen, chain, nasty, several, web
 from tests.report.test_text import declined
 

@@ -10,8 +10,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from gradpass.report.build import build
-from gradpass.report.diagnostics import CheckRow
 from gradpass.report.markdown import SHOWN_FINDINGS, code, render_markdown, text
+from gradpass.report.repair import CheckRow
 from gradpass.report.text import summary_line
 from gradpass.report.words import visible
 from tests.report.frozen import NASTY, nasty, several

@@ -16,7 +16,8 @@ from hypothesis import given
 from gradpass.flow.verdict import EntryVerdict
 from gradpass.report import sarif
 from gradpass.report.build import build
-from gradpass.report.diagnostics import CheckRow, Report, Source
+from gradpass.report.diagnostics import Report, Source
+from gradpass.report.repair import CheckRow
 from gradpass.report.sarif import log, render_sarif
 from tests.report.frozen import NASTY, chain, nasty, several
 from tests.report.test_build import verdicts

@@ -15,8 +15,9 @@ import pytest
 from gradpass.report.build import build
 from gradpass.report.chain import BROKEN, chain
 from gradpass.report.concise import render_concise
-from gradpass.report.diagnostics import CheckRow, Diagnostic, FixReport, PlanStep, Report, Source
+from gradpass.report.diagnostics import Diagnostic, Report, Source
 from gradpass.report.json import render_json, schema
+from gradpass.report.repair import CheckRow, FixReport, PlanStep
 from gradpass.report.terminal import progress, quiet_tensorflow
 from gradpass.report.text import plain, show
 from gradpass.report.words import count, size, whom

@@ -1,0 +1,159 @@
+"""What a repair did, as plain data: its plan, its cross-checks, the verdicts before and after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from gradpass.report.diagnostics import Report, Severity, as_json
+from gradpass.report.words import quoted, visible
+
+
+@dataclass
+class PlanStep:
+    """What is done about one diagnostic of the report before (its index), or why nothing is."""
+
+    diagnostic: int | None
+    rule: str | None
+    kind: str | None
+    nodes_added: int
+    declined: str | None
+    rules: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CheckRow:
+    """One cross-check with its figure and its limit."""
+
+    name: str
+    status: Literal["passed", "failed", "skipped"]
+    figure: float | None
+    limit: float | None
+    reason: str | None
+
+    @property
+    def told(self) -> str:
+        """The check in a sentence: how it ended, and why."""
+        ended = "was skipped" if self.status == "skipped" else self.status
+        limit = "" if self.limit is None else f", limit {self.limit:.3g}"
+        how = ended if self.figure is None else f"{ended} (figure {self.figure:.3g}{limit})"
+        return visible(f"the cross-check {quoted(self.name)} {how}" + (f": {self.reason}" if self.reason else ""))
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON data; a figure that is no finite number becomes null, since JSON has none."""
+        figures = {
+            key: value if value is not None and math.isfinite(value) else None
+            for key, value in (("figure", self.figure), ("limit", self.limit))
+        }
+        return {"name": self.name, "status": self.status, **figures, "reason": self.reason}
+
+
+class Remark(NamedTuple):
+    """Something about a repair as a whole, for formats that have findings only."""
+
+    severity: Severity
+    title: str
+    text: str
+
+
+@dataclass
+class FixReport:
+    """What `gradpass fix` did: the verdict before and after, the plan, the cross-checks, where the output is.
+
+    `after` is None where nothing was repaired; `output` is None where nothing was written. `diff` is shown on request.
+    """
+
+    before: Report
+    after: Report | None
+    plan: list[PlanStep]
+    crosscheck: list[CheckRow]
+    output: str | None
+    dry_run: bool = False
+    diff: str = ""
+
+    @property
+    def left(self) -> Report:
+        """What is to be said of the model as it is now."""
+        return self.after or self.before
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the plan changes anything."""
+        return self.after is not None
+
+    @property
+    def failed(self) -> list[CheckRow]:
+        """The cross-checks that failed."""
+        return [row for row in self.crosscheck if row.status == "failed"]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no target is starved (any more) and no cross-check failed."""
+        return self.left.ok and not self.failed
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What no finding tells: other refusals, the cross-checks that prove nothing, what was written."""
+        told = {i for i, diagnostic in enumerate(self.before.diagnostics) if diagnostic.fix.kind == "refuse"}
+        refused = [step for step in self.plan if step.declined and step.diagnostic not in told]
+        return [
+            *(Remark("note", "gradpass fix", visible(f"left as it is: {step.declined}")) for step in refused),
+            *(
+                Remark("error" if row.status == "failed" else "note", f"cross-check {row.name}", row.told)
+                for row in self.crosscheck
+                if row.status != "passed"
+            ),
+            Remark("note", "gradpass fix", self.outcome),
+        ]
+
+    @property
+    def outcome(self) -> str:
+        """What was written, and if nothing, why."""
+        if self.failed:
+            return visible(f"cross-check failed ({', '.join(row.name for row in self.failed)}): nothing was written")
+        if self.output:
+            return f"wrote {visible(self.output)}"
+        if self.dry_run and self.repaired:
+            return "dry run: nothing was written"
+        if self.ok:
+            return "nothing to repair: nothing was written"
+        return "nothing can be repaired, for the reasons given: nothing was written"
+
+    @property
+    def exit_status(self) -> int:
+        """What `gradpass fix` exits with."""
+        return 0 if self.ok else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `gradpass fix --format json` prints it."""
+        return {
+            "before": self.before.to_json(),
+            "after": self.after.to_json() if self.after else None,
+            "plan": [as_json(step) for step in self.plan],
+            "crosscheck": [row.to_json() for row in self.crosscheck],
+            "output": self.output,
+            "diff": self.diff or None,
+        }
+
+    def render(self, width: int) -> Iterable[Any]:
+        """The report for people, as rich renderables."""
+        from gradpass.report.fixtext import render_fix
+
+        return render_fix(self, width)
+
+    def __str__(self) -> str:
+        from gradpass.report.text import plain
+
+        return plain(self.render)
+
+    def _repr_html_(self) -> str:
+        from gradpass.report.html import fragment
+
+        return fragment(self)
+
+
+def parts(told: Report | FixReport) -> tuple[Report, list[Remark]]:
+    """The report on the model as it is now, and what else is to be told of a repair."""
+    return (told.left, told.remarks) if isinstance(told, FixReport) else (told, [])
