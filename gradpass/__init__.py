@@ -23,7 +23,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "gradpass.api": ("check", "fix"),
     "gradpass.errors": ("GradpassError",),
-    "gradpass.report.diagnostics": ("Diagnostic", "FixReport", "GradientError", "Report", "Target"),
+    "gradpass.report.diagnostics": ("Diagnostic", "GradientError", "Report", "Target"),
+    "gradpass.report.repair": ("FixReport",),
 }
 
 
