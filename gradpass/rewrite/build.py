@@ -12,18 +12,18 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from gradpass.errors import GradpassBug
-from gradpass.flow.facts import recorded_shape
+from gradpass.flow.facts import is_float, recorded_shape
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, Function, Node, Value
 from gradpass.program.model import shape_of
 from gradpass.rewrite.region import Closing, Region
-from gradpass.rules.base import Decline, Knobs, Site
+from gradpass.rewrite.temperature import NAME as TEMPERATURE
+from gradpass.rules.base import Decline, Knobs, Site, constant
 from gradpass.rules.shadow import Numeric, Probability, Shadow
 
 READ = "read"
 VALUE = "value"
 SOURCE = "source"
-TEMPERATURE = "gradpass_temperature"
 Key = tuple[str, Value]
 
 
@@ -249,7 +249,8 @@ def recipe(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> R
     """The recipe of a closing: what its shadow is computed from is found by building it once, in a graph of its own."""
     needs = Needs()
     sources = {node.inputs[i] for node in needed(region, closing.value) for i, s in region.soft[node].items() if s}
-    dtype = tf.float64 if any(v.dtype == tf.float64.as_datatype_enum for v in sources) else tf.float32
+    wide = any(v.dtype == tf.float64.as_datatype_enum for v in sources)
+    dtype = tf.float64 if wide or any(map(_counts_far, needed(region, closing.value))) else tf.float32
     made: dict[Key, Any] = {}
 
     def fetch(key: Key) -> Any:
@@ -264,6 +265,15 @@ def recipe(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> R
     with tf.Graph().as_default():
         Builder(region, knobs, soft_mode, fetch, dtype).run(closing)
     return Recipe(region, closing, knobs, soft_mode, needs, dtype)
+
+
+def _counts_far(node: Node) -> bool:
+    """Whether it works with a whole number that float32 cannot tell from its neighbour: 2^24 and more."""
+    for value in node.inputs:
+        known = None if is_float(value.dtype) else constant(value.node)
+        if known is not None and known.dtype.kind in "iu" and known.size and abs(known.astype(float)).max() >= 2**24:
+            return True
+    return False
 
 
 def function_def(name: str, body: Callable[..., Any], specs: list[tf.TensorSpec], names: list[str]) -> FunctionDef:

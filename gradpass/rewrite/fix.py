@@ -15,7 +15,8 @@ from gradpass.program.graph import Node
 from gradpass.program.model import Model
 from gradpass.rewrite.inline import inline
 from gradpass.rules.base import Decline, Knobs, by_op
-from gradpass.rules.kernels import KERNELS
+from gradpass.rules.kernels import named
+from gradpass.soft.simplex import WEIGHTS
 
 
 @dataclass
@@ -72,7 +73,8 @@ class Options:
         _known("--mode", self.mode, ("straight-through", "soft"))
         _known("--carrier", self.carrier, ("bridge", "sum"))
         if self.knobs.kernel is not None:
-            _known("--kernel", self.knobs.kernel, tuple(KERNELS))
+            named(self.knobs.kernel)
+        _known("--choice", self.knobs.choice, tuple(WEIGHTS))
         if not (self.knobs.temperature > 0 and math.isfinite(self.knobs.temperature)):
             raise GradpassError(f"--temperature must be a positive finite number, not {self.knobs.temperature}")
         for op, name in self.rules.items():
@@ -96,13 +98,14 @@ def repair(
     kernel: str | None = None,
     exact_only: bool = False,
     rules: dict[str, str] | None = None,
+    choice: str = "entropic",
 ) -> Repair:
     """Repairs the starved variables of an entry as far as rules reach; writes nothing.
 
     Where the file has no place for a bridge's gradient (a TF1 SavedModel, a frozen graph), the guarded sum carries.
     Raises GradpassError for options that nobody knows.
     """
-    options = Options(mode, carrier, Knobs(temperature, absolute_temperature, kernel), exact_only, rules or {})
+    options = Options(mode, carrier, Knobs(temperature, absolute_temperature, kernel, choice), exact_only, rules or {})
     options.check()
     before = follow(model, entry)
     steps = {place_of(cut.stack, cut.node): Step(cut) for verdict, _ in before for cut in verdict.cuts}

@@ -34,11 +34,13 @@ class Decline(Exception):
 
 @dataclass(frozen=True)
 class Knobs:
-    """How soft a surrogate is: temperature (relative to the spread of the op's input unless `absolute`) and kernel."""
+    """How soft a surrogate is: temperature (relative to the spread of the op's input unless `absolute`), the kernel of
+    thresholds (`rules.kernels`), and the projection that a choice uses (`soft.simplex`)."""
 
     temperature: float = 1.0
     absolute: bool = False
     kernel: str | None = None
+    choice: str = "entropic"
 
 
 class Region(Protocol):
@@ -113,17 +115,15 @@ class Site:
         return below * (1 - (position - lower)) + above * (position - lower)
 
     def temperature(self, value: Any, axis: int | None = None) -> Any:
-        """The temperature for an input: T times its spread (all of it, or along an axis with that axis kept).
+        """The temperature for an input: T times its `spread`, which carries no gradient; with absolute temperature, T.
 
-        The spread is the standard deviation, 1 where it is 0, and carries no gradient; with absolute temperature, T.
+        The spread is that of all of it, or along an axis with that axis kept.
         """
         scale = tf.cast(self.scale, value.dtype)
         if self.knobs.absolute:
             return scale
         wide = value if value.dtype == tf.float64 else tf.cast(value, tf.float32)
-        spread = tf.math.reduce_std(wide, axis=axis, keepdims=axis is not None)
-        sound = tf.logical_and(spread > 0, tf.math.is_finite(spread))
-        return scale * tf.cast(tf.stop_gradient(tf.where(sound, spread, tf.ones_like(spread))), value.dtype)
+        return scale * tf.cast(spread(wide, axis), value.dtype)
 
     def static(self, index: int) -> Any:
         """An input's value where the graph has it as a constant, as a numpy array; declines where it is computed."""
@@ -148,6 +148,35 @@ class Site:
     def output(self, value: Any) -> Shadow:
         """A float tensor as the shadow that fits the node's first output: Probability for a bool, else Numeric."""
         return Probability(value) if self.node.output_dtype(0) == 10 else Numeric(value)
+
+
+REACHES, GAP = (1e2, 1e4, 1e6), 50.0
+
+
+def spread(x: Any, axis: int | None) -> Any:
+    """The standard deviation of what is finite and not masked, 1 where that is 0: the yardstick of a temperature.
+
+    A mask of -1e9 among logits would be the whole of the standard deviation, and with it the temperature so high that
+    masked entries get weight and the gradient of the others vanishes. Masks are told by the gap below them: a reach of
+    1e2, 1e4 or 1e6 within which entries lie, none up to 50 times that far from 0, and others beyond.
+    """
+    size, finite = tf.abs(x), tf.math.is_finite(x)
+    rank = len(x.shape)
+    reach = tf.reshape(tf.constant(REACHES, x.dtype), [-1] + [1] * rank)
+    near, far = size < reach, ~(size < reach * GAP)
+    over = list(range(1, rank + 1)) if axis is None else 1 + axis % rank
+    gap = tf.reduce_any(near, over, True) & tf.reduce_all(near | far, over, True)
+    kept = finite & ~tf.reduce_any(far & gap, 0)
+    count = tf.reduce_sum(tf.cast(kept, x.dtype), axis, True)
+    # Divided by the largest first, so that no square leaves the range of the dtype.
+    zero = tf.zeros_like(x)
+    top = tf.reduce_max(tf.where(kept, size, zero), axis, True)
+    unit = tf.where(kept, tf.math.divide_no_nan(x, top), zero)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(unit, axis, True), count)
+    variance = tf.math.divide_no_nan(tf.reduce_sum(tf.where(kept, (unit - mean) ** 2, zero), axis, True), count)
+    found = top * tf.sqrt(variance)
+    found = tf.stop_gradient(tf.where(found > 0, found, tf.ones_like(found)))
+    return found if axis is not None else tf.reshape(found, [])
 
 
 def constant(node: Node) -> Any:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradpass.rules.base import Rule, Site
+from gradpass.program.graph import Value
+from gradpass.rules.base import Rule, Site, constant
 from gradpass.rules.lazy import tf
-from gradpass.rules.shadow import Categorical, Shadow, distribution
+from gradpass.rules.shadow import Categorical, Probability, Shadow, distribution
+from gradpass.rules.threshold import SmoothEqual
+from gradpass.soft import simplex
+
+MOST = 1 << 27  # weights for one look-up: 512 MB in float32
+BIG = 1e37  # stands for infinity where 0 * inf or inf - inf would make NaN; below float32's largest
+
+
+def mode(site: Site) -> str:
+    """Which projection onto the simplex a choice uses."""
+    return site.knobs.choice
 
 
 class SoftmaxArgmax(Rule):
     """The index of the largest (smallest) entry becomes a distribution over indices: the softmax of the entries.
 
     With temperature T the weights are softmax(x / (T * std(x))) along the class axis, the spread taken a row at a time;
-    as T goes to 0 all weight is on the index that the op gives. Source: Jang, Gu, Poole, "Categorical
-    Reparameterization
-    with Gumbel-Softmax", 2017, without the noise.
+    as T goes to 0 all weight is on the index that the op gives. `--choice sparse`, `p3/2` and `p4/3` take sparser
+    projections onto the simplex, 0 for an entry more than T below the best. Sources: Jang, Gu, Poole, "Categorical
+    Reparameterization with Gumbel-Softmax", 2017, without the noise; Martins, Astudillo, "From Softmax to Sparsemax",
+    2016.
     """
 
     name = "softmax-argmax"
@@ -28,17 +40,84 @@ class SoftmaxArgmax(Rule):
     misses = (("tf.cast(tf.argmax(v, tf.cast(tf.reduce_sum(tf.ones([1])), tf.int32)), f)", "computed at run time"),)
 
     def shadow(self, site: Site) -> Shadow:
-        axis = int(site.static(1))
         scores = site.numeric(0)
+        rank = len(scores.shape)
+        axis = int(site.static(1)) % rank
         if site.node.op == "ArgMin":
             scores = -scores
-        # The softmax of an infinite score is NaN; the largest finite one is chosen as surely.
-        scores = tf.where(tf.equal(scores, float("inf")), tf.fill(tf.shape(scores), scores.dtype.max), scores)
-        weights = tf.nn.softmax(scores / site.temperature(scores, axis), axis=axis)
-        rank = len(scores.shape)
-        order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
-        support = tf.cast(tf.range(tf.shape(scores)[axis]), site.dtype)
-        return Categorical(tf.transpose(weights, order), support, counts=True)
+        scores = tf.transpose(scores, [i for i in range(rank) if i != axis] + [axis])
+        weights = simplex.weights(scores / site.temperature(scores, -1), mode(site))
+        return Categorical(weights, tf.cast(tf.range(tf.shape(scores)[-1]), site.dtype), counts=True)
+
+
+class ExtremeMask(Rule):
+    """The mask `x == max(x)` becomes the weights of the largest entry along the axes of that max: their softmax.
+
+    The weights add up to 1, so with m equal extremes each has 1 / m where the mask has 1. It serves `tf.reduce_max` and
+    `tf.reduce_min` of the same value, with the axes kept, put back by tf.expand_dims, or all of them; any other
+    equality is `smooth-equal`'s.
+    """
+
+    name = "extreme-mask"
+    ops = ("Equal", "NotEqual")
+    hits = (
+        "tf.reduce_sum(tf.cast(v == tf.reduce_max(v, 1, keepdims=True), f) * c[0, :3])",
+        "tf.reduce_sum(tf.cast(tf.equal(tf.expand_dims(tf.reduce_min(v, 0), 0), v), f) @ c, 1)",
+        "tf.reduce_sum(tf.cast(v != tf.reduce_max(v), f) * c[:1, :3])",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        for place in (0, 1):
+            found = _extreme(site, place)
+            if found is not None:
+                weights = self._weights(site, place, *found)
+                return Probability(weights if site.node.op == "Equal" else 1 - weights)
+        return SmoothEqual().shadow(site)
+
+    @staticmethod
+    def _weights(site: Site, place: int, axes: list[int], largest: bool) -> Any:
+        """The weights in the shape of the value, its reduced axes moved to the end and made one meanwhile."""
+        x = site.numeric(place)
+        others = [i for i in range(len(x.shape)) if i not in axes]
+        moved = tf.transpose(x if largest else -x, [*others, *axes])
+        flat = tf.reshape(moved, tf.concat([tf.shape(moved)[: len(others)], [-1]], 0))
+        made = simplex.weights(flat / site.temperature(flat, -1), mode(site))
+        back = [[*others, *axes].index(i) for i in range(len(x.shape))]
+        return tf.transpose(tf.reshape(made, tf.shape(moved)), back)
+
+
+def _extreme(site: Site, place: int) -> tuple[list[int], bool] | None:
+    """The axes over which the other side is the extreme of this one, and whether the largest; None if it is not."""
+    value, other = (_bare(site.node.inputs[i]) for i in (place, 1 - place))
+    put_back: list[int] = []
+    while other.node.op == "ExpandDims":
+        added = constant(other.node.inputs[1].node)
+        if added is None or put_back:
+            return None
+        put_back = [int(added.item())]
+        other = _bare(other.node.inputs[0])
+    node = other.node
+    if node.op not in ("Max", "Min") or _bare(node.inputs[0]) != value:
+        return None
+    found = constant(node.inputs[1].node)
+    if found is None:
+        return None
+    rank = site.rank(place)
+    axes = sorted(int(axis) % rank for axis in found.reshape(-1))
+    kept = node.attr("keep_dims").b and not put_back
+    if kept or len(axes) == rank or [axis % rank for axis in put_back] == axes:
+        return axes, node.op == "Max"
+    return None
+
+
+def _bare(value: Value) -> Value:
+    """The value behind identities; a read of a variable counts as its first read."""
+    while value.node.op in ("Identity", "Snapshot"):
+        value = value.node.inputs[0]
+    if value.node.op == "ReadVariableOp":
+        reads = [node for node in value.node.function.nodes if node.op == "ReadVariableOp"]
+        value = next(read.output(0) for read in reads if read.inputs[0] == value.node.inputs[0])
+    return value
 
 
 class SoftOneHot(Rule):
@@ -95,6 +174,12 @@ class ExpectedGather(Rule):
             kept = _lookup(table, index)
             if not _is_float_dtype(dtype):
                 return kept
+        places, rows = site.hard(1).shape.num_elements() or 1, table.shape[axis] or 1
+        if places * rows > MOST:
+            site.decline(
+                f"it looks {places:,} places up in {rows:,} rows, and a surrogate mixes all rows for each of them: "
+                "look fewer up at once, or sort the rows themselves"
+            )
         weights = site.weights(1, tf.shape(table)[axis])
         return site.output(_mix(weights, table, axis, batch))
 

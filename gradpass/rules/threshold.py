@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradpass.rules.base import Rule, Site
-from gradpass.rules.kernels import KERNELS
+from gradpass.rules.kernels import named
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow, of_one_index
 
@@ -14,7 +14,7 @@ ORDER = ("Greater", "GreaterEqual", "Less", "LessEqual")
 
 def step(site: Site, difference: Any) -> Any:
     """The chance that `difference`, with the kernel's noise at the site's temperature, is positive."""
-    kernel = KERNELS[site.knobs.kernel or "logistic"]
+    kernel = named(site.knobs.kernel or "logistic")
     return kernel(difference / site.temperature(difference))
 
 

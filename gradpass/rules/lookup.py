@@ -1,0 +1,94 @@
+"""Look-ups at computed coordinates: GatherND's rows are mixed as their soft coordinates say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradpass.program.graph import Node
+from gradpass.rules.base import Rule, Site
+from gradpass.rules.lazy import tf
+from gradpass.rules.shadow import Shadow
+
+
+class AverageGatherNd(Rule):
+    """What is looked up at soft coordinates is its expectation: the rows at the hard ones, mixed along the soft ones.
+
+    Each soft coordinate of a tf.stack is taken by its own weights, as if they were independent; those of coordinates
+    that come as one tensor are shared between the two neighbours of their mean. The table's own gradient stays.
+    """
+
+    name = "average-gather-nd"  # before `carried`, which takes GatherNd of a severed table
+    ops = ("GatherNd", "ResourceGatherNd")
+    hits = (
+        "tf.reduce_sum(tf.gather_nd(c, tf.stack([tf.argmax(v, 1), [0, 4, 2, 2]], 1)))",
+        "tf.gather_nd(c, tf.stack([tf.argmax(v, 1), 1 + tf.argmin(v, 1)], -1))",
+        "tf.reduce_sum(tf.gather_nd(c, tf.expand_dims(tf.argmax(v, 1), 1)), 1)",
+        "tf.gather_nd(tf.range(12, dtype=f) ** 2, tf.cast(5 + 2 * v[:, :1], tf.int32))",
+        "tf.cast(tf.gather_nd(tf.cast(v > 0, tf.int32), [[0, 1], [2, 2]]), f)",
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        table = tf.cast(site.variable(0), site.dtype) if site.node.op == "ResourceGatherNd" else site.numeric(0)
+        places = site.hard(1)
+        if site.shadow(1) is None:
+            return site.output(tf.gather_nd(table, places, batch_dims=_batch(site.node)))
+        if _batch(site.node):
+            site.decline("it looks up by a severed index with batch_dims; use tf.gather with batch_dims instead")
+        depth = places.shape[-1]
+        if depth is None:
+            site.decline("how many coordinates it takes is not known")
+        soft = {}
+        for i in range(depth):
+            weights = _coordinate(site, i, tf.shape(table)[i])
+            if weights is not None:
+                soft[i] = weights
+        return site.output(_mixed(table, places, soft, depth))
+
+
+def _batch(node: Node) -> int:
+    found = node.attr("batch_dims")
+    return int(found.i) if found is not None else 0
+
+
+def _coordinate(site: Site, i: int, size: Any) -> Any:
+    """Weights [..., size] of one coordinate; None where it is hard."""
+    node = site.node.inputs[1].node
+    while node.op == "Identity":
+        node = node.inputs[0].node
+    rank = site.rank(1)
+    if node.op == "ExpandDims" and rank and node.inputs[0].dtype == site.node.inputs[1].dtype:
+        inner = Site(node, site.region)
+        if int(inner.static(1)) in (-1, rank - 1):
+            return inner.weights(0, size)
+    if node.op == "Pack" and node.attr("axis").i in (-1, rank - 1):
+        inner = Site(node, site.region)
+        return inner.weights(i, size) if inner.shadow(i) is not None else None
+    position = tf.cast(site.numeric(1)[..., i], site.dtype)
+    return interpolated(position, size)
+
+
+def interpolated(position: Any, size: Any) -> Any:
+    """A soft number as weights of its two neighbours among 0 .. size - 1, shape [..., size]."""
+    position = position[..., None]
+    last = tf.cast(tf.maximum(size - 2, 0), position.dtype)
+    lower = tf.stop_gradient(tf.clip_by_value(tf.floor(position), tf.zeros_like(last), last))
+    classes = tf.cast(tf.range(size), position.dtype)
+    below, above = (tf.cast(tf.equal(classes, lower + i), position.dtype) for i in (0, 1))
+    return below * (1 - (position - lower)) + above * (position - lower)
+
+
+def _mixed(table: Any, places: Any, soft: dict[int, Any], depth: int) -> Any:
+    """Rows [..., soft sizes, rest] at the hard coordinates, mixed by one soft coordinate's weights after another."""
+    rank, hard = len(table.shape), [i for i in range(depth) if i not in soft]
+    table = tf.transpose(table, [*hard, *soft, *range(depth, rank)])
+    lead = len(places.shape) - 1
+    coordinates = list(soft.values())
+    if hard:
+        rows = tf.gather_nd(table, tf.gather(places, hard, axis=-1))
+    else:
+        rows = tf.tensordot(coordinates.pop(0), table, axes=1)
+    for weights in coordinates:
+        rest = len(rows.shape) - len(weights.shape)
+        shape = tf.concat([tf.shape(weights), tf.ones([rest], tf.int32)], 0)
+        rows = tf.reduce_sum(tf.reshape(weights, shape) * rows, axis=lead)
+    return rows
