@@ -49,6 +49,10 @@ def test_the_pages_of_the_codes_say_what_the_codes_say() -> None:
     run(sys.executable, "scripts/render_docs.py", "--check")
 
 
+def test_the_table_of_surrogates_is_what_is_found_today() -> None:
+    run(sys.executable, "scripts/render_surrogates.py", "--check")
+
+
 @pytest.mark.parametrize("command", [("ruff", "check", "."), ("mypy",)], ids=["ruff", "mypy"])
 def test_lint_and_types(command: tuple[str, ...]) -> None:
     run(sys.executable, "-m", *command)
