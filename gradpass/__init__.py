@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradpass.api import check as check
     from gradpass.api import fix as fix
+    from gradpass.api import harden as harden
     from gradpass.errors import GradpassError as GradpassError
+    from gradpass.loaded import load as load
     from gradpass.report.diagnostics import Diagnostic as Diagnostic
     from gradpass.report.diagnostics import GradientError as GradientError
     from gradpass.report.diagnostics import Report as Report
@@ -21,14 +23,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "gradpass.api": ("check", "fix"),
+    "gradpass.api": ("check", "fix", "harden"),
     "gradpass.errors": ("GradpassError",),
+    "gradpass.loaded": ("load",),
     "gradpass.report.diagnostics": ("Diagnostic", "GradientError", "Report", "Target"),
     "gradpass.report.repair": ("FixReport",),
 }
 
 
+_ROOMS = ("keras",)  # modules that are names of their own
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"gradpass.{name}")
     for module, names in _PUBLIC.items():
         if name in names:
             value = globals()[name] = getattr(importlib.import_module(module), name)
@@ -37,4 +45,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _PUBLIC.values() for name in names)})
+    return sorted({*globals(), *_ROOMS, *(name for names in _PUBLIC.values() for name in names)})

@@ -66,18 +66,20 @@ def fix(
 ) -> FixReport:
     """Repairs a target on disk into `out` (default: `TARGET-fixed` beside it) and proves the result.
 
-    `options` go to `rewrite.fix.repair`: carrier, temperature, absolute_temperature, kernel, exact_only, rules.
+    `options` go to `rewrite.fix.repair`: carrier, temperature, absolute_temperature, kernel, choice,
+    exact_only, rules.
     The input is never touched; nothing is written where nothing can be repaired or a cross-check fails.
     """
     from gradpass.program import savedmodel
     from gradpass.report.diff import graph_diff
     from gradpass.report.repair import FixReport
     from gradpass.rewrite.fix import repair
+    from gradpass.rewrite.harden import with_record
 
     source = _path(target)
-    destination = Path(out) if out is not None else _beside(source)
-    if os.path.lexists(destination) and not force and not dry_run:
-        raise OutputError(f"{destination} exists; give --force to replace it, or choose another place with -o")
+    destination = Path(out) if out is not None else _beside(source, "fixed")
+    if not dry_run:
+        _refuse_existing(destination, force)
     model = savedmodel.read(source)
     progress("repairing")
     done = repair(model, entry, mode, **options)
@@ -89,7 +91,8 @@ def fix(
     if dry_run:
         return FixReport(before, _verdict(done.model, entry, "variables", done), plan, [], None, dry_run, changes)
 
-    with _staged(source, destination, done.pb) as stage:
+    pb = done.pb if model.kind == "frozen" else with_record(model.raw, done.pb)
+    with _staged(source, destination, pb) as stage:
         after = _verdict(savedmodel.read(stage), entry, "variables", done)
         after.target = str(destination)
         report = FixReport(before, after, plan, [], str(destination), diff=changes)
@@ -98,8 +101,28 @@ def fix(
         if report.failed:
             report.output = None
         else:
-            _write(source, destination, done.pb, force=force)
+            _write(source, destination, pb, force=force)
     return report
+
+
+def harden(target: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
+    """Takes every shadow out of what `fix` wrote: `saved_model.pb` is again that of the original, byte for byte.
+
+    Weights and assets stay those of the target, so what was trained stays trained; `fingerprint.pb` tells of the new
+    file, and has another checksum and UUID than the original's. Gives where it was written (default:
+    `TARGET-hardened`). A frozen graph has no place for the record that this needs.
+    """
+    from gradpass.program import savedmodel
+    from gradpass.rewrite.harden import original
+
+    source = _path(target)
+    model = savedmodel.read(source)
+    if model.kind in ("frozen", "metagraph"):
+        raise GradpassError(f"{source} is one graph, which has no place for what it was before; take the original file")
+    destination = Path(out) if out is not None else _beside(source, "hardened")
+    _refuse_existing(destination, force)
+    _write(source, destination, original(model.raw, source), force=force)
+    return destination
 
 
 def prove(
@@ -180,11 +203,16 @@ def _write(source: Path, out: Path, pb: bytes, *, force: bool) -> None:
     (write_saved_model if source.is_dir() else write_file)(source, out, pb, force=force)
 
 
-def _beside(source: Path) -> Path:
+def _refuse_existing(destination: Path, force: bool) -> None:
+    if os.path.lexists(destination) and not force:
+        raise OutputError(f"{destination} exists; give --force to replace it, or choose another place with -o")
+
+
+def _beside(source: Path, what: str) -> Path:
     named = source if source.name else Path(os.path.abspath(source))
     if named.is_file():
-        return named.with_name(f"{named.stem}-fixed{named.suffix}")
-    return named.with_name(f"{named.name}-fixed")
+        return named.with_name(f"{named.stem}-{what}{named.suffix}")
+    return named.with_name(f"{named.name}-{what}")
 
 
 def _path(target: object) -> Path:

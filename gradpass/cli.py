@@ -30,7 +30,7 @@ FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing to a stream may end with
 
 NOT_YET = "is not part of this version of gradpass"
-LATER_COMMANDS = ("prune", "harden", "bench", "probe")
+LATER_COMMANDS = ("prune", "bench", "probe")
 FORMATS = ("text", "concise", "json", "sarif", "github", "markdown", "html", "model-explorer")
 
 Command = Callable[..., Any]
@@ -209,7 +209,10 @@ def check(
     help="How soft the surrogates are, relative to the spread of their input.",
 )
 @click.option("--absolute-temperature", is_flag=True, help="Take T as it is, whatever the spread.")
-@click.option("--kernel", metavar="NAME", help="The kernel of thresholds.")
+@click.option("--kernel", metavar="NAME", help="The kernel of thresholds: logistic, or one of `explain kernels`.")
+@click.option(
+    "--choice", metavar="NAME", default="entropic", show_default=True, help="How an argmax softens: `explain choices`."
+)
 @click.option("--rule", "rules", multiple=True, metavar="OP=RULE", help="Use this rule for this op.")
 @click.option("--exact-only", is_flag=True, help="Only rules whose derivative is the true one.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
@@ -236,6 +239,24 @@ def fix(
         report = repair(target, output, cross_check=not no_crosscheck, progress=say, rules=chosen, **options)
     _emit(report, style, None)
     return report.exit_status
+
+
+@commands.command()
+@click.argument("fixed", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: FIXED-hardened)."
+)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+def harden(fixed: Path, output: Path | None, force: bool) -> int:
+    """Takes every shadow out of FIXED, which `gradpass fix` wrote: its graph is the original's again, byte for byte.
+
+    Weights stay as they are in FIXED. Exit status: 0 done, 2 the call or the target is wrong.
+    """
+    from gradpass.api import harden as restore
+    from gradpass.report.words import visible
+
+    click.echo(f"written: {visible(str(restore(fixed, output, force=force)))}")
+    return 0
 
 
 @commands.command()
@@ -269,12 +290,13 @@ def crosscheck(original: Path, fixed: Path, entry: str | None, mode: Any, style:
 
 
 @commands.command()
-@click.argument("words", nargs=-1, required=True, metavar="CODE | rules | ops [NAME]")
+@click.argument("words", nargs=-1, required=True, metavar="CODE | rules | ops | kernels | choices [NAME]")
 def explain(words: Sequence[str]) -> int:
-    """Explains a code (GP102 or its name), the rules, or what TensorFlow's gradient of an op gives each input."""
-    if words[0] in ("codes", "rules", "ops"):
-        return _explained(words[0], words[1:])
-    return _explained("codes", words)
+    """Explains a code (GP102 or its name), the rules, what TensorFlow's gradient of an op gives each input, or what
+    `fix --kernel` and `fix --choice` know."""
+    from gradpass.report.explain import SUBJECTS
+
+    return _explained(words[0], words[1:]) if words[0] in SUBJECTS else _explained("codes", words)
 
 
 @commands.command()

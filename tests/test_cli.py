@@ -19,6 +19,8 @@ from gradpass.crosscheck import Check
 from gradpass.demo import make
 from gradpass.report.codes import all_codes
 from gradpass.report.json import schema
+from gradpass.rules.kernels import KERNELS, REFUSED
+from gradpass.soft.simplex import WEIGHTS
 from tests.models import save
 
 
@@ -125,7 +127,13 @@ def test_check_writes_to_a_file(models: Path, tmp_path: Path) -> None:
         (["fix", "{severed}", "--rule", "ArgMax=nope"], "does not know 'nope'"),
         (["fix", "{severed}", "--temperature", "-1"], "--temperature must be a positive finite number"),
         (["fix", "{severed}", "--kernel", "nope"], "--kernel does not know 'nope'"),
+        (["fix", "{severed}", "--kernel", "sfs"], "--kernel sfs is no kernel: "),
+        (["fix", "{severed}", "--choice", "nope"], "--choice does not know 'nope'; choose from entropic, sparse"),
         (["fix", "nowhere"], "nowhere does not exist"),
+        (["harden", "nowhere"], "nowhere does not exist"),
+        (["harden", "{severed}"], "carries no record of an original"),
+        (["explain", "kernels", "nope"], "--kernel does not know 'nope'"),
+        (["explain", "choices", "nope"], "--choice does not know 'nope'"),
         (["crosscheck", "{severed}", "nowhere"], "nowhere does not exist"),
         (["explain"], "Missing argument"),
         (["explain", "GP999"], "no code 'GP999'"),
@@ -135,6 +143,25 @@ def test_check_writes_to_a_file(models: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_mistake_is_one_line(words: list[str], says: str, models: Path) -> None:
     assert says in error(*(word.format(severed=models / "severed") for word in words))
+
+
+def test_harden_takes_out_what_fix_put_in(models: Path, tmp_path: Path) -> None:
+    severed, fixed = models / "severed", tmp_path / "fixed"
+    assert Ran("fix", severed, "-o", fixed, "--no-crosscheck", "--choice", "sparse").status == 0
+    ran = Ran("harden", fixed)
+    assert (ran.status, ran.out) == (0, f"written: {tmp_path / 'fixed-hardened'}\n")
+    assert (tmp_path / "fixed-hardened" / "saved_model.pb").read_bytes() == (severed / "saved_model.pb").read_bytes()
+    assert "exists; give --force" in error("harden", fixed)
+    assert Ran("harden", fixed, "--force").status == 0
+    assert Ran("harden", fixed, "-o", tmp_path / "out").status == 0
+
+
+def test_explains_kernels_and_choices() -> None:
+    for subject, names in (("kernels", (*KERNELS, *REFUSED)), ("choices", WEIGHTS)):
+        told = Ran("explain", subject).out
+        assert all(name in told for name in names)
+    assert Ran("explain", "kernels", "fast_sigmoid").out.startswith("fast-sigmoid\n(1 + x / (1 + |x|)) / 2")
+    assert "cauchy" not in Ran("explain", "kernels", "fast_sigmoid").out
 
 
 @pytest.mark.parametrize("name", cli.LATER_COMMANDS)

@@ -94,10 +94,11 @@ def _frozen_signature(function: Any, names: list[str], feeds: list[Any], outputs
     return Signature(specs, outputs, [], call)
 
 
-def neutral_copy(source: Path, target: Path) -> bool:
+def neutral_copy(source: Path, target: Path, pb: bytes | None = None) -> bool:
     """Fills `target` with the SavedModel `source`, its objects neutral, all its other files as they are.
 
-    Tells whether values of the checkpoint (slots of optimizers) have lost their place in it.
+    With `pb` that stands in the place of its saved_model.pb. Tells whether values of the checkpoint (slots of
+    optimizers) have lost their place in it.
     """
     for entry in source.iterdir():
         if entry.name == GRAPH_FILE:
@@ -123,7 +124,7 @@ def neutral_copy(source: Path, target: Path) -> bool:
         gradients = _gradient_functions(meta)
         return wire.edit_only(meta, savedmodel.OBJECT_GRAPH_DEF, lambda objects: neutral_objects(objects, gradients))
 
-    pb = (source / GRAPH_FILE).read_bytes()
+    pb = (source / GRAPH_FILE).read_bytes() if pb is None else pb
     (target / GRAPH_FILE).write_bytes(wire.edit(pb, savedmodel.META_GRAPHS, neutral_meta))
     return slots
 

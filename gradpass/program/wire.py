@@ -50,6 +50,15 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def numbers(buffer: bytes | memoryview) -> list[int]:
+    """The numbers that a payload is made of, as protobuf packs them."""
+    found, at = [], 0
+    while at < len(buffer):
+        value, at = _varint(buffer, at)
+        found.append(value)
+    return found
+
+
 def fields(buffer: bytes | memoryview) -> Iterator[Field]:
     """The fields of one message, in order; raises WireError where the bytes end early."""
     at = 0

@@ -18,6 +18,8 @@ from gradpass.report.codes import Code, all_codes, find
 from gradpass.report.text import STYLES, line, paragraphs
 from gradpass.rules.base import Rule, by_op
 from gradpass.rules.base import rules as all_rules
+from gradpass.rules.kernels import KERNELS, REFUSED, named
+from gradpass.soft.simplex import WEIGHTS
 
 T = TypeVar("T")
 NEEDS = {
@@ -182,4 +184,31 @@ def _each(
         yield from render(item, width)
 
 
-SUBJECTS = {"codes": codes, "rules": rules, "ops": ops}
+def kernels(words: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """What `--kernel` knows: each kernel's names and docstring, and what it refuses with the reason."""
+    wanted = {named(word) for word in words}
+    yield from _functions({n: k for n, k in KERNELS.items() if not words or k in wanted}, width)
+    if not words:
+        yield Text("")
+        for name, why in REFUSED.items():
+            yield from paragraphs(f"{name} is refused: {why}", width)
+
+
+def choices(words: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """What `--choice` knows: each mode's name and docstring."""
+    for word in words:
+        if word not in WEIGHTS:
+            raise GradpassError(f"--choice does not know {word!r}; choose from {', '.join(WEIGHTS)}")
+    yield from _functions({n: w for n, w in WEIGHTS.items() if not words or n in words}, width)
+
+
+def _functions(known: dict[str, Callable[..., Any]], width: int) -> Iterator[RenderableType]:
+    """Functions by name, those of several names once."""
+    for i, function in enumerate(dict.fromkeys(known.values())):
+        if i:
+            yield Text("")
+        yield line(", ".join(name for name, f in known.items() if f is function), "bold")
+        yield from paragraphs(inspect.getdoc(function) or "", width)
+
+
+SUBJECTS = {"codes": codes, "rules": rules, "ops": ops, "kernels": kernels, "choices": choices}

@@ -179,8 +179,8 @@ class Binding:
             return
         if node.op != callee and node.op not in CALLERS:
             raise GradpassError(
-                f"the {node.op} {node.name!r} runs a function that holds a temperature, and an input cannot be added to "
-                "it; load the model with tf.saved_model.load, where the temperature stays as it is"
+                f"the {node.op} {node.name!r} runs a function that holds a temperature, and an input cannot be added "
+                "to it; load the model with tf.saved_model.load, where the temperature stays as it is"
             )
         data = [text for text in node.input if not text.startswith("^")]
         node.input.insert(len(data), handle)

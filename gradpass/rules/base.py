@@ -157,13 +157,16 @@ def spread(x: Any, axis: int | None) -> Any:
     """The standard deviation of what is finite and not masked, 1 where that is 0: the yardstick of a temperature.
 
     A mask of -1e9 among logits would be the whole of the standard deviation, and with it the temperature so high that
-    masked entries get weight and the gradient of the others vanishes. Masks are told by the gap below them: a reach of
-    1e2, 1e4 or 1e6 within which entries lie, none up to 50 times that far from 0, and others beyond.
+    masked entries get weight and the gradient of the others vanishes. Masks are told by the gap between: a reach of
+    1e2, 1e4 or 1e6 within which entries lie, none up to 50 times that far from 0, and others beyond. Along an axis
+    entries compete, and only those far below are masked: one far above the others has won and counts, else nothing
+    but its weight of 1 would be left, which has no derivative.
     """
     size, finite = tf.abs(x), tf.math.is_finite(x)
+    depth = size if axis is None else -x  # how far off an entry is that may be masked
     rank = len(x.shape)
     reach = tf.reshape(tf.constant(REACHES, x.dtype), [-1] + [1] * rank)
-    near, far = size < reach, ~(size < reach * GAP)
+    near, far = size < reach, ~(depth < reach * GAP)
     over = list(range(1, rank + 1)) if axis is None else 1 + axis % rank
     gap = tf.reduce_any(near, over, True) & tf.reduce_all(near | far, over, True)
     kept = finite & ~tf.reduce_any(far & gap, 0)

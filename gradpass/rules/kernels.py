@@ -80,8 +80,8 @@ def fast_sigmoid(x: Any) -> Any:
 def laplace(x: Any) -> Any:
     """The Laplace distribution function, of derivative exp(-|x|) / 2: the escape noise of a firing rate.
 
-    snnTorch's spike_rate_escape(beta=b, slope=k) is 2 k / b times its derivative at T = 1 / b, around the threshold here
-    (there 1 above it). Source: Gerstner, Kistler, Naud, Paninski, "Neuronal Dynamics", 2014, section 9.1.
+    snnTorch's spike_rate_escape(beta=b, slope=k) is 2 k / b times its derivative at T = 1 / b, around the threshold
+    here (there 1 above it). Source: Gerstner, Kistler, Naud, Paninski, "Neuronal Dynamics", 2014, section 9.1.
     """
     # Each side is kept off the other's, where exp would overflow; |x| would have no derivative at 0.
     zero = tf.zeros_like(x)
@@ -110,8 +110,8 @@ def uniform(x: Any) -> Any:
 
 # snnTorch's other surrogates, and why none of them is a kernel.
 REFUSED = {
-    "straight-through-estimator": "its derivative is 1 everywhere, so it has no limits 0 and 1; take uniform, which is 1 "
-    "within T / 2 of the threshold and 0 beyond",
+    "straight-through-estimator": "its derivative is 1 everywhere, so it has no limits 0 and 1; take uniform, which is "
+    "1 within T / 2 of the threshold and 0 beyond",
     "heaviside": "its derivative is 1 on all of one side, so it grows without end; take uniform",
     "lso": "its derivative stays 1 above the threshold and a small slope below, so it has no limits 0 and 1; take "
     "fast-sigmoid, of which every unit learns as well",

@@ -1,4 +1,4 @@
-"""The relative temperature: the same surrogate whatever the scale of the weights, and whatever is masked beside them."""
+"""The relative temperature: the same surrogate whatever the scale of the weights, and whatever is masked beside."""
 
 from __future__ import annotations
 
@@ -97,8 +97,15 @@ def test_values_without_a_gap_are_no_masks() -> None:
     np.testing.assert_allclose(spread(tf.constant(x), -1).numpy(), [x.astype(np.float64).std()], rtol=1e-6)
 
 
+def test_one_far_above_has_won_and_is_no_mask() -> None:
+    """Left out, its weight would be 1 whatever the others are, and every gradient 0."""
+    x = np.array([0.3, -0.2, 0.1, 1e6], np.float32)
+    np.testing.assert_allclose(spread(tf.constant(x), -1).numpy(), [x.astype(np.float64).std()], rtol=1e-6)
+    np.testing.assert_allclose(spread(tf.constant(-x), -1).numpy(), [x[:3].astype(np.float64).std()], rtol=1e-6)
+
+
 def test_product_of_two_thresholds_is_closed_once(tmp_path: Path) -> None:
-    """Op by op a straight-through gradient is 0 where both are off; one closing for the region has what the pair has."""
+    """Op by op a straight-through gradient is 0 where both are off; one closing for the region has the pair's."""
     module = TwoThresholds()
     x = inputs(module)
 
