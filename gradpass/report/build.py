@@ -19,7 +19,7 @@ from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
 from gradpass.report.site import Sites, assignments, dead_end, first_reader, maker, owner_of
 from gradpass.report.words import quoted, size, visible, whom
-from gradpass.rules.base import by_op
+from gradpass.rules.base import rule_for
 
 Place = tuple[str | None, str]  # the function (None: the graph) and the node of a cut
 
@@ -193,9 +193,25 @@ class _Builder:
         return code_of_op(cut.op) or find({"raises": "GP109", "zero": "GP300", "none": "GP100"}[cut.how])
 
     def _has_custom_gradient(self, cut: Cut) -> bool:
+        return self._node(cut).attr("_gradient_op_type") is not None
+
+    def _node(self, cut: Cut) -> Node:
         program = self.model.program
         function = program.graph if cut.function is None else program.function(cut.function)
-        return function.by_name[cut.node].attr("_gradient_op_type") is not None
+        return function.by_name[cut.node]
+
+    def _fix(self, cause: _Cause) -> Fix:
+        """What `gradpass fix` does about a cause, or why nothing."""
+        if cause.code.fix is not None:
+            return Fix(cause.code.fix, None, cause.code.refusal)
+        cut = cause.cut
+        if cut is None:
+            return Fix("refuse", None, "gradpass has no repair for this cause")
+        rule = rule_for(self._node(cut))
+        if rule is None:
+            return Fix("refuse", None, f"gradpass has no rule for {cut.op}")
+        reason = self.declined.get(cause.place)
+        return Fix("refuse", rule.name, reason) if reason else Fix(rule.kind_of(cut.inputs), rule.name)
 
     def orphans(self) -> None:
         """Sums up the variables that no function uses."""
@@ -205,7 +221,7 @@ class _Builder:
 
     def finish(self) -> list[Diagnostic]:
         """The diagnostics, in the order in which the causes were met."""
-        found = [(cause, cause.diagnostic(self.declined)) for cause in self.found.values()]
+        found = [(cause, cause.diagnostic(self._fix(cause))) for cause in self.found.values()]
         placed = [(diagnostic, cause) for cause, diagnostic in found if cause.cut or cause.at]
         if not placed:
             return [diagnostic for _, diagnostic in found]
@@ -260,7 +276,7 @@ class _Cause:
         """Whom it concerns, as shown."""
         return (name for name, _ in (self.starves or self.affects or self.raises).values())
 
-    def diagnostic(self, declined: Mapping[Place, str]) -> Diagnostic:
+    def diagnostic(self, fix: Fix) -> Diagnostic:
         """The finished diagnostic."""
         concerned = list((self.starves or self.affects or self.raises).values())
         cut = self.cut
@@ -284,7 +300,7 @@ class _Cause:
             or sum(t.parameters for _, t in (self.starves or self.affects).values()),
             path=self._path(concerned),
             notes=self._notes(),
-            fix=self._fix(declined),
+            fix=fix,
         )
 
     def _path(self, concerned: list[tuple[str, Judged]]) -> list[str]:
@@ -334,17 +350,6 @@ class _Cause:
             passes = ", though no way from there passes through this op" if plain else ""
             notes.append(f"TensorFlow raises for {whom(beside, 'target')} too{passes}")
         return notes
-
-    def _fix(self, declined: Mapping[Place, str]) -> Fix:
-        if self.code.fix is not None:
-            return Fix(self.code.fix, None, self.code.refusal)
-        if self.cut is None:
-            return Fix("refuse", None, "gradpass has no repair for this cause")
-        rule = next(iter(by_op().get(self.cut.op, ())), None)
-        if rule is None:
-            return Fix("refuse", None, f"gradpass has no rule for {self.cut.op}")
-        reason = declined.get((self.cut.function, self.cut.node))
-        return Fix("refuse", rule.name, reason) if reason else Fix(rule.kind, rule.name)
 
 
 def _what(cut: Cut | None) -> str:

@@ -101,9 +101,12 @@ class Builder:
         value = node.inputs[index]
         return Numeric(tf.cast(self.fetch((SOURCE, value)), self.dtype)) if source else self.shadows[value]
 
+    def is_source(self, node: Node, index: int) -> bool:
+        return self.region.soft.get(node, {}).get(index, False)
+
     def hard_input(self, node: Node, index: int) -> Any:
         value = node.inputs[index]
-        if self.region.soft.get(node, {}).get(index):
+        if self.is_source(node, index):
             tensor = self.fetch((SOURCE, value))
             return tensor if self.soft_mode else tf.stop_gradient(tensor)
         constant = _constant(value)

@@ -17,7 +17,7 @@ from gradpass.flow.facts import callees, facts, is_float, trainable
 from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
-from gradpass.rules.base import Rule, by_op
+from gradpass.rules.base import Rule, rule_for
 
 Cut = tuple[Node, int]
 
@@ -168,7 +168,7 @@ class Region:
                 self._pass_live(node, rows, opened, False)
                 return
         else:
-            rule = self._choose(node)
+            rule = rule_for(node, self.choices.get(node.op))
             if others_live:
                 for i in floats:
                     self._close(node, i, soft, opened)
@@ -192,14 +192,6 @@ class Region:
                 self._origin[value] = origin
                 if value in self._live and is_float(value.dtype) and (chosen or len(floats) < len(soft) or opened):
                     self._must_close.add(value)
-
-    def _choose(self, node: Node) -> Rule | None:
-        rules = by_op().get(node.op, ())
-        wanted = self.choices.get(node.op)
-        for rule in rules:
-            if wanted is None or rule.name == wanted:
-                return rule
-        return None
 
     def _cuts(self, node: Node, chosen: set[int], soft: list[int]) -> frozenset[Cut]:
         return frozenset((node, i) for i in chosen).union(*(self._origin[node.inputs[i]] for i in soft))

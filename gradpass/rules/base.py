@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, NoReturn, Protocol
@@ -51,6 +52,7 @@ class Region(Protocol):
     scale: Any
 
     def shadow_of(self, node: Node, index: int) -> Shadow | None: ...
+    def is_source(self, node: Node, index: int) -> bool: ...
     def hard_input(self, node: Node, index: int) -> Any: ...
     def read_variable(self, node: Node, index: int) -> Any: ...
     def replay(self, node: Node, inputs: list[Any]) -> list[Any]: ...
@@ -73,6 +75,10 @@ class Site:
     def shadow(self, index: int) -> Shadow | None:
         """The shadow of an input; None where it has none."""
         return self.region.shadow_of(self.node, index)
+
+    def is_source(self, index: int) -> bool:
+        """Whether the region starts at an input: its shadow is then its own value."""
+        return self.region.is_source(self.node, index)
 
     def hard(self, index: int) -> Any:
         """An input's own value, through stop_gradient unless the mode is soft."""
@@ -204,6 +210,14 @@ class Rule(ABC):
     hits: ClassVar[tuple[str, ...]] = ()
     misses: ClassVar[tuple[tuple[str, str], ...]] = ()
 
+    def serves(self, node: Node) -> bool:
+        """Whether this node is one of those that the rule is for, by what stands around it."""
+        return True
+
+    def kind_of(self, severed: Collection[int]) -> Kind:
+        """What the derivative is where these inputs are severed: of some inputs it may be the true one."""
+        return self.kind
+
     @abstractmethod
     def shadow(self, site: Site) -> Shadow | list[Shadow | None]:
         """The shadow of the node's first output, or one for each output; raises Decline through `site.decline`."""
@@ -232,3 +246,11 @@ def by_op() -> dict[str, tuple[Rule, ...]]:
         for op in rule.ops:
             table[op] = (*table.get(op, ()), rule)
     return table
+
+
+def rule_for(node: Node, wanted: str | None = None) -> Rule | None:
+    """The rule that serves a node: the first that is for it, or the wanted one if that is; None where there is none."""
+    for rule in by_op().get(node.op, ()):
+        if wanted in (None, rule.name) and rule.serves(node):
+            return rule
+    return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from gradpass.program.graph import Value
-from gradpass.rules.base import Rule, Site, constant
+from gradpass.flow.facts import recorded_shape
+from gradpass.program.graph import Node, Value
+from gradpass.rules.base import Kind, Rule, Site, constant
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Probability, Shadow, distribution
-from gradpass.rules.threshold import SmoothEqual
 from gradpass.soft import simplex
 
 MOST = 1 << 27  # weights for one look-up: 512 MB in float32
@@ -66,13 +67,13 @@ class ExtremeMask(Rule):
         "tf.reduce_sum(tf.cast(v != tf.reduce_max(v), f) * c[:1, :3])",
     )
 
+    def serves(self, node: Node) -> bool:
+        return any(_extreme(node, place) is not None for place in (0, 1))
+
     def shadow(self, site: Site) -> Shadow:
-        for place in (0, 1):
-            found = _extreme(site, place)
-            if found is not None:
-                weights = self._weights(site, place, *found)
-                return Probability(weights if site.node.op == "Equal" else 1 - weights)
-        return SmoothEqual().shadow(site)
+        place, axes, largest = next((i, *found) for i in (0, 1) if (found := _extreme(site.node, i)) is not None)
+        weights = self._weights(site, place, sorted(axis % site.rank(place) for axis in axes), largest)
+        return Probability(weights if site.node.op == "Equal" else 1 - weights)
 
     @staticmethod
     def _weights(site: Site, place: int, axes: list[int], largest: bool) -> Any:
@@ -86,28 +87,28 @@ class ExtremeMask(Rule):
         return tf.transpose(tf.reshape(made, tf.shape(moved)), back)
 
 
-def _extreme(site: Site, place: int) -> tuple[list[int], bool] | None:
+def _extreme(node: Node, place: int) -> tuple[list[int], bool] | None:
     """The axes over which the other side is the extreme of this one, and whether the largest; None if it is not."""
-    value, other = (_bare(site.node.inputs[i]) for i in (place, 1 - place))
+    value, other = (_bare(node.inputs[i]) for i in (place, 1 - place))
     put_back: list[int] = []
-    while other.node.op == "ExpandDims":
+    if other.node.op == "ExpandDims":
         added = constant(other.node.inputs[1].node)
-        if added is None or put_back:
+        if added is None:
             return None
         put_back = [int(added.item())]
         other = _bare(other.node.inputs[0])
-    node = other.node
-    if node.op not in ("Max", "Min") or _bare(node.inputs[0]) != value:
+    if other.node.op not in ("Max", "Min") or _bare(other.node.inputs[0]) != value:
         return None
-    found = constant(node.inputs[1].node)
+    found = constant(other.node.inputs[1].node)
     if found is None:
         return None
-    rank = site.rank(place)
-    axes = sorted(int(axis) % rank for axis in found.reshape(-1))
-    kept = node.attr("keep_dims").b and not put_back
-    if kept or len(axes) == rank or [axis % rank for axis in put_back] == axes:
-        return axes, node.op == "Max"
-    return None
+    axes, largest = [int(axis) for axis in found.reshape(-1)], other.node.op == "Max"
+    shape = recorded_shape(value)
+    rank = None if shape is None or shape.unknown_rank else len(shape.dim)
+    if other.node.attr("keep_dims").b:
+        return None if put_back else (axes, largest)
+    same = put_back == axes if rank is None else [i % rank for i in put_back] == [i % rank for i in axes]
+    return (axes, largest) if same or len(axes) == rank else None
 
 
 def _bare(value: Value) -> Value:
@@ -129,7 +130,11 @@ class SoftOneHot(Rule):
         "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, dtype=f) @ c)",
         "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0, dtype=f))",
         "tf.reduce_sum(tf.one_hot(tf.cast(v, tf.int32), 4, dtype=f) * tf.range(4, dtype=f))",
+        "tf.one_hot([0, 2], 3, on_value=v[0, 0], off_value=v[1, 0], dtype=f)",
     )
+
+    def kind_of(self, severed: Collection[int]) -> Kind:
+        return "exact" if set(severed) <= {2, 3} else self.kind  # it is linear in its on_value and off_value
 
     def shadow(self, site: Site) -> Shadow:
         depth = site.hard(1)

@@ -17,7 +17,7 @@ class AverageGatherNd(Rule):
     that come as one tensor are shared between the two neighbours of their mean. The table's own gradient stays.
     """
 
-    name = "average-gather-nd"  # before `carried`, which takes GatherNd of a severed table
+    name = "average-gather-nd"
     ops = ("GatherNd", "ResourceGatherNd")
     hits = (
         "tf.reduce_sum(tf.gather_nd(c, tf.stack([tf.argmax(v, 1), [0, 4, 2, 2]], 1)))",

@@ -43,7 +43,7 @@ class SoftOrder(Rule):
             site.decline("it looks for the best along another axis than the last; transpose its input")
         hard = _places(site)
         # The own gradient of the values goes on beside the shadow, which must not count it again.
-        given = tf.cast(site.hard(0), site.dtype) if _starts_here(site) else x
+        given = tf.cast(site.hard(0), site.dtype) if site.is_source(0) else x
         values = Numeric(_along(given, hard))
         inverted = _inverted(site)
         if inverted is not None:
@@ -120,16 +120,6 @@ def _too_many(site: Site, shape: Any, k: int | None) -> bool:
     if total > 1 << 24 and mode(site) != "entropic":
         site.decline(f"--choice {mode(site)} needs {total} weights here; the entropic choice does without them")
     return total > 1 << 24
-
-
-def _starts_here(site: Site) -> bool:
-    """Whether input 0 is a source: its hard value is then the very tensor that its shadow is made of."""
-    made, hard = site.numeric(0), site.hard(0)
-    while made.op.type in ("Cast", "StopGradient"):
-        made = made.op.inputs[0]
-    while hard.op.type in ("Cast", "StopGradient"):
-        hard = hard.op.inputs[0]
-    return made is hard
 
 
 def _places(site: Site) -> Any:

@@ -20,7 +20,7 @@ class Carried(Rule):
     name = "carried"
     ops = (
         "Identity", "Snapshot", "Reshape", "Transpose", "ExpandDims", "Squeeze", "Slice", "StridedSlice", "Tile",
-        "BroadcastTo", "ReverseV2", "Roll", "GatherNd", "EnsureShape", "ConcatV2", "Pack", "Unpack", "Split", "SplitV",
+        "BroadcastTo", "ReverseV2", "Roll", "EnsureShape", "ConcatV2", "Pack", "Unpack", "Split", "SplitV",
         "Pad", "PadV2", "MirrorPad", "IdentityN", "Fill", "SpaceToDepth", "DepthToSpace", "BatchToSpaceND",
         "SpaceToBatchND", "MatrixDiagPart", "MatrixTranspose",
     )  # fmt: skip
