@@ -3,9 +3,9 @@
     python -m benchmarks.softjax [--sizes 16,128,...] [--rounds 3] [--seconds 0.3] [--only WORD] [--json FILE]
 
 Values and gradients are compared in float64, times and peak memory are taken in float32, both sides compiled and warm
-(tf.function, jax.jit), one process for each side. The last table compares the fastest of the methods that either has
-for the same function; the command ends with 1 where the goal is missed: equal numbers (to 1e-9 of the largest), and no
-slower than that fastest at any n >= 1,000.
+(tf.function, jax.jit) and given a batch of rows, one process for each side. The last table compares the fastest of the
+methods that either has for the same function; the command ends with 1 where the goal is missed: equal numbers (to 1e-9
+of the largest), and no slower at any n >= 1,000.
 """
 
 from __future__ import annotations
@@ -50,7 +50,15 @@ METHODS = [
     *(f"fast_soft_sort/{mode}" for mode in MODES.values()),
     "sorting_network/smooth",
 ]
+# A call works on a batch: of as many entries where both sides take O(n log n), of fewer where theirs takes n^2.
+ENTRIES, ENTRIES_OF_PAIRS = 1 << 18, 1 << 14
+LINEAR = ("argmax", "top_k", "quantile")
 EQUAL = 1e-9
+
+
+def rows_of(case: str, n: int) -> int:
+    """How many rows of n entries a call gets."""
+    return max(1, (ENTRIES if case.partition(":")[0] in LINEAR else ENTRIES_OF_PAIRS) // n)
 
 
 class Side:
@@ -80,82 +88,85 @@ class Side:
 
 @dataclass
 class Row:
-    """A case at a size: seconds and bytes of both, and how far values and gradients are apart (None: not the same)."""
+    """A case at a shape: seconds and bytes of both, and how far values and gradients are apart (None: not the same)."""
 
     case: str
+    rows: int
     n: int
-    ours: dict[str, float]
-    theirs: dict[str, float]
-    value: float | None = None
-    gradient: float | None = None
+    figures: dict[str, dict[str, float]]
+    apart: dict[str, float] | None = None
 
     def ratio(self, what: str) -> float:
         """Their figure over ours: more than 1 is in our favour."""
-        return self.theirs[what] / max(self.ours[what], 1e-9)
+        return self.figures["theirs"][what] / max(self.figures["ours"][what], 1e-9)
 
 
-def difference(folder: Path) -> tuple[float, float]:
+def difference(folder: Path) -> dict[str, float]:
     """The largest difference of values and of gradients, in units of the largest of theirs, or of 1."""
     mine, other = (np.load(folder / f"{name}.npz") for name in ("ours", "theirs"))
-    found = [float(np.abs(mine[k] - other[k]).max() / max(np.abs(other[k]).max(), 1.0)) for k in mine.files]
-    return found[0], found[1]
+    return {k: float(np.abs(mine[k] - other[k]).max() / max(np.abs(other[k]).max(), 1.0)) for k in mine.files}
 
 
 def in_turns(
-    sides: dict[str, Side], cases: dict[str, str], n: int, rounds: int, seconds: float
-) -> tuple[dict[str, float], dict[str, float]]:
+    sides: dict[str, Side], cases: dict[str, str], shape: dict[str, int], rounds: int, seconds: float
+) -> dict[str, dict[str, float]]:
     """The medians, ours and theirs, over rounds in which both answer, one after the other."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            taken[name].append(side.ask(case=cases[name], n=n, dtype="float32", seconds=seconds))
+            taken[name].append(side.ask(case=cases[name], **shape, dtype="float32", seconds=seconds))
 
     def median(answers: list[dict[str, float]]) -> dict[str, float]:
         return {key: float(np.median([answer[key] for answer in answers])) for key in answers[0]}
 
-    return median(taken["ours"]), median(taken["theirs"])
+    return {name: median(answers) for name, answers in taken.items()}
 
 
 def same(sides: dict[str, Side], case: str, n: int, rounds: int, seconds: float) -> Row:
     """A case that both have: differences first, then times."""
+    shape = {"rows": rows_of(case, n), "n": n}
     with tempfile.TemporaryDirectory() as folder:
         for name, side in sides.items():
-            side.ask(case=case, n=n, dtype="float64", seconds=0, out=str(Path(folder) / f"{name}.npz"))
+            side.ask(case=case, **shape, dtype="float64", seconds=0, out=str(Path(folder) / f"{name}.npz"))
         apart = difference(Path(folder))
-    return Row(case, n, *in_turns(sides, dict.fromkeys(sides, case), n, rounds, seconds), *apart)
+    return Row(case, shape["rows"], n, in_turns(sides, dict.fromkeys(sides, case), shape, rounds, seconds), apart)
 
 
 def fastest(sides: dict[str, Side], function: str, n: int, rounds: int, seconds: float) -> Row:
     """The method of ours against the method of theirs that take the least time forward and backward."""
+    shape = {"rows": rows_of(function, n), "n": n}
     methods = [f"{function}:{m}" for m in METHODS if n <= LARGEST.get(f"{function}:{m}", n)]
     best = {}
     for name, cases in (("ours", [function, f"{function}-projected"]), ("theirs", methods)):
-        tried = {case: sides[name].ask(case=case, n=n, dtype="float32", seconds=0.1)["both"] for case in cases}
+        tried = {case: sides[name].ask(case=case, **shape, dtype="float32", seconds=0.1)["both"] for case in cases}
         best[name] = min(tried, key=tried.__getitem__)
-    return Row(f"{best['ours']} against {best['theirs']}", n, *in_turns(sides, best, n, rounds, seconds))
+    figures = in_turns(sides, best, shape, rounds, seconds)
+    return Row(f"{best['ours']} against {best['theirs']}", shape["rows"], n, figures)
 
 
 def shown(rows: list[Row], title: str) -> Table:
     """Rows as a table."""
-    table = Table("case", "n", "values", "gradients", "forward", "ratio", "with backward", "ratio", "peak MB", "theirs")
+    table = Table(
+        "case", "rows", "n", "values", "gradients", "forward", "ratio", "with backward", "ratio", "peak MB", "theirs"
+    )
     table.title = title
     for row in rows:
-        apart = ["-" if d is None else f"{d:.0e}" for d in (row.value, row.gradient)]
+        apart = ["-" if row.apart is None else f"{row.apart[what]:.0e}" for what in ("value", "gradient")]
         times = [
             cell
             for what in ("forward", "both")
-            for cell in (f"{1e3 * row.ours[what]:.2f} ms", f"{row.ratio(what):.2f}")
+            for cell in (f"{1e3 * row.figures['ours'][what]:.2f} ms", f"{row.ratio(what):.2f}")
         ]
-        peaks = [f"{side['peak'] / 1e6:.1f}" for side in (row.ours, row.theirs)]
-        table.add_row(row.case, f"{row.n:,}", *apart, *times, *peaks)
+        peaks = [f"{row.figures[side]['peak'] / 1e6:.1f}" for side in ("ours", "theirs")]
+        table.add_row(row.case, f"{row.rows:,}", f"{row.n:,}", *apart, *times, *peaks)
     return table
 
 
 def missed(rows: list[Row], best: list[Row]) -> list[str]:
     """What the goal demands and a row does not show."""
-    far = [f"{r.case} at {r.n}: differs" for r in rows if max(r.value or 0, r.gradient or 0) > EQUAL]
-    slow = [f"{r.case} at {r.n}: {r.ratio('both'):.2f}" for r in best if r.n >= 1000 and r.ratio("both") < 1]
-    return far + slow
+    far = [f"{r.case} at {r.n}: differs" for r in rows if r.apart and max(r.apart.values()) > EQUAL]
+    slow = [r for r in (*rows, *best) if r.n >= 1000 and r.ratio("both") < 1]
+    return [*far, *(f"{r.case} at {r.n}: {r.ratio('both'):.2f}" for r in slow)]
 
 
 def main() -> int:

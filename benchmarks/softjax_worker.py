@@ -1,8 +1,8 @@
 """One of the two sides of `benchmarks.softjax`, a process that answers questions on its standard input.
 
-A question is a line of JSON, {"case", "n", "dtype", "seconds", "out"}; so is the answer: seconds of the forward pass
-and of forward and backward together (both compiled and warm), and the growth of the process's peak memory. With `out`,
-value and gradient go into that .npz file. Both sides draw the same numbers.
+A question is a line of JSON, {"case", "rows", "n", "dtype", "seconds", "out"}; so is the answer: seconds of the forward
+pass and of forward and backward together (both compiled and warm), and the growth of the process's peak memory. With
+`out`, value and gradient go into that .npz file. Both sides draw the same numbers.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def ours(case: str, dtype: str) -> tuple[Callable[[Any], Any], Arrays, Arrays]:
         "sort": lambda x: order.sort(x, SOFTNESS),
         "rank": lambda x: order.rank(x, SOFTNESS) + 1,
         # Their anchors are 0 .. 1 and not 0 .. n - 1, which is another unit of temperature.
-        "sort-projected": lambda x: order.permutahedron_sort(x, SOFTNESS * (x.shape[0] - 1)),
-        "rank-projected": lambda x: order.permutahedron_rank(x, SOFTNESS / (x.shape[0] - 1)) + 1,
+        "sort-projected": lambda x: order.permutahedron_sort(x, SOFTNESS * (x.shape[-1] - 1)),
+        "rank-projected": lambda x: order.permutahedron_rank(x, SOFTNESS / (x.shape[-1] - 1)) + 1,
     }
     function = functions[name]
 
@@ -76,7 +76,7 @@ def theirs(case: str, dtype: str) -> tuple[Callable[[Any], Any], Arrays, Arrays]
     jax, softjax = importlib.import_module("jax"), importlib.import_module("softjax")
     jax.config.update("jax_enable_x64", dtype == "float64")
     name, _, how = case.partition(":")
-    common: dict[str, Any] = {"softness": SOFTNESS, "standardize": False, "axis": 0}
+    common: dict[str, Any] = {"softness": SOFTNESS, "standardize": False, "axis": -1}
     if "/" in how and how not in MODES:
         common["method"], common["mode"] = how.split("/")
     else:
@@ -130,7 +130,7 @@ def answer(side: Callable[..., Any], question: dict[str, Any]) -> dict[str, Any]
     """Runs one case."""
     rng = np.random.default_rng(question["n"])
     array, forward, both = side(question["case"], question["dtype"])
-    x = array(rng.normal(size=question["n"]))
+    x = array(rng.normal(size=[question["rows"], question["n"]]))
     cotangent = array(rng.normal(size=np.shape(forward(x)[0])))
     both(x, cotangent)  # compiles: the memory of that is no business of the calls
     ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or the peak would hide in it

@@ -79,7 +79,7 @@ def weights(x: Any, mode: str = "entropic") -> Any:
     as they are.
     """
     limit = tf.constant(x.dtype.max / 4, x.dtype)
-    return WEIGHTS[mode](tf.clip_by_value(tf.where(tf.math.is_nan(x), -limit, x), -limit, limit))
+    return WEIGHTS[mode](tf.where(x > -limit, tf.minimum(x, limit), -limit))
 
 
 def _moments_of(x: Any) -> tuple[Any, Any, Any]:
