@@ -123,7 +123,8 @@ class Region:
         soft = [i for i in range(len(node.inputs)) if useful and self._carries(node, i, rows, inner)]
         opened: set[int] = set()
         for i in list(soft):
-            if is_float(node.inputs[i].dtype) and (inner or i in chosen or node.inputs[i] in self._must_close):
+            value = node.inputs[i]
+            if is_float(value.dtype) and (inner or (i in chosen and value in self._live) or value in self._must_close):
                 self._close(node, i, soft, opened)
         if inner:
             if soft:

@@ -48,9 +48,8 @@ class SoftRound(Rule):
 class SoftCast(Rule):
     """A cast to whole numbers is a smooth staircase through zero; a truth value becomes a distribution over 0 and 1.
 
-    From whole numbers or truth values to floats the shadow's mean goes on; to bool, a number becomes its chance not
-    to be
-    zero.
+    A distribution stays one, also over floats, so that a comparison of what was cast is still exact. To bool, a number
+    becomes its chance not to be zero.
     """
 
     name = "soft-cast"
@@ -72,14 +71,12 @@ class SoftCast(Rule):
             if isinstance(shadow, Categorical):
                 return Probability(shadow.expect(tf.not_equal(shadow.support, 0)))
             return Probability(1 - bump(site, site.numeric(0)))
-        if target in FLOATS:
-            return Numeric(site.numeric(0))
+        if target not in INTEGERS and target not in FLOATS:
+            site.decline("it casts to a type that has no surrogate")
         if isinstance(shadow, Probability):
             p = site.probability(0)[..., None]
             return Categorical(tf.concat([1 - p, p], axis=-1), tf.constant([0, 1], site.dtype))
-        if target not in INTEGERS:
-            site.decline("it casts to a type that has no surrogate")
-        if isinstance(shadow, Categorical):
+        if isinstance(shadow, Categorical) or target in FLOATS:
             return shadow
         if source in FLOATS:
             x = site.numeric(0)
