@@ -45,7 +45,8 @@ class Loaded(tf.Module):
         self._root, self.temperature = _load(model, _temperature(model, value))
         self._function = self._root.signatures[self._entry.name]
         self._specs = self._function.structured_input_signature[1]
-        self._variables = {v.path: _at(self._root, v.path) for v in model.variables.values()}
+        used = (v for key, v in model.variables.items() if key in model.captured)
+        self._variables = {v.path: _at(self._root, v.path) for v in used}
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The signature's outputs by name; its inputs by name or in its order, as tensors or what makes some."""
@@ -69,7 +70,10 @@ class Loaded(tf.Module):
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """The model's variables, in the order of its object graph."""
+        """The variables that functions of the model use, in the order of its object graph.
+
+        Keras exports every weight twice, and the copies, which nothing uses, would get no gradient.
+        """
         return tuple(self._variables.values())
 
     @property

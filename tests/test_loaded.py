@@ -245,3 +245,18 @@ def test_schedule_refusals() -> None:
     schedule.set_model(keras.Sequential())
     with pytest.raises(gp.GradpassError, match="Sequential has no temperature; give TemperatureSchedule what"):
         schedule.on_train_begin()
+
+
+def test_copies_that_nothing_uses_are_not_trained(tmp_path: Path) -> None:
+    """`keras.Model.export` writes every weight twice; an optimizer would get None for the second one."""
+    inputs = keras.Input([3], name="x")
+    rounded = keras.layers.Lambda(tf.round, output_shape=(4,))(keras.layers.Dense(4)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(rounded))
+    model.export(tmp_path / "m", verbose=False)
+    gp.fix(tmp_path / "m", tmp_path / "f", cross_check=False)
+    loaded = gp.load(tmp_path / "f")
+    assert len(loaded.trainable_variables) == 4
+    x = {"x": tf.constant(np.random.default_rng(0).normal(size=[5, 3]), tf.float32)}
+    with tf.GradientTape() as tape:
+        value = loss(loaded, x)
+    assert all(g is not None for g in tape.gradient(value, loaded.trainable_variables))
