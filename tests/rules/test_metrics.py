@@ -1,4 +1,4 @@
-"""Metrics of severed predictions are their expectations: Keras compares floats that were cast from indices and bools."""
+"""Metrics of severed predictions are their expectations: Keras compares floats, cast from indices and bools."""
 
 from __future__ import annotations
 
