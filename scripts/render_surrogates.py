@@ -72,6 +72,44 @@ FUNCTIONS: dict[str, str] = {
     "top_k": "tf.cast(tf.math.top_k(v, 2).indices, f)",
     "where": "tf.where(v > 0, c[:, :3][0], 0.0)",
 }
+# Ops that decide, order, count, draw or place by a severed value, for which SoftJAX has no function.
+BEYOND: dict[str, str] = {
+    "tf.argmax, one-hot": f"tf.one_hot({INDEX}, 3) @ c",
+    "mask of the largest": "tf.cast(v == tf.reduce_max(v, 1, keepdims=True), f) * c[0, :3]",
+    "tf.math.in_top_k": "tf.cast(tf.math.in_top_k([0, 1, 2, 0], v, 2), f)",
+    "tf.gather_nd": f"tf.gather_nd(c, tf.stack([{INDEX}, [0, 4, 2, 2]], 1))",
+    "tf.gather, batch_dims": f"tf.gather(tf.transpose(c)[:4], {INDEX}, batch_dims=1)",
+    "tf.scatter_nd": f"tf.scatter_nd({INDEX}[:, None], tf.ones([4, 2]), [3, 2])",
+    "tf.tensor_scatter_nd_add": f"tf.tensor_scatter_nd_add(c, {INDEX}[:, None], tf.ones([4, 5]))",
+    "tf.tensor_scatter_nd_update": f"tf.tensor_scatter_nd_update(c[:, 0], {INDEX}[:1, None], [9.0])",
+    "tf.math.unsorted_segment_sum": f"tf.math.unsorted_segment_sum(tf.ones([4, 2]), {INDEX}, 3)",
+    "tf.math.unsorted_segment_mean": f"tf.math.unsorted_segment_mean(tf.range(4.0), {INDEX}, 3)",
+    "tf.dynamic_partition": "tf.dynamic_partition(tf.range(4.0), tf.cast(v[:, 0] > 0, tf.int32), 2)[1]",
+    "tf.boolean_mask": "tf.reduce_sum(tf.boolean_mask(tf.ones([4, 3]), v > 0))",
+    "Bucketize": "tf.cast(tf.raw_ops.Bucketize(input=v, boundaries=[-0.5, 0.0, 0.5]), f)",
+    "tf.searchsorted": "tf.gather(c[0], tf.searchsorted([-0.5, 0.0, 0.5], v[0]))",
+    "tf.histogram_fixed_width": "tf.cast(tf.histogram_fixed_width(v, [-2.0, 2.0], 5), f)",
+    "tf.math.bincount of values": "tf.cast(tf.math.bincount(tf.cast(v + 2, tf.int32), minlength=5, maxlength=5), f)",
+    "tf.math.bincount of weights": "tf.math.bincount([0, 1, 1, 2], weights=v[:, 0], minlength=3, maxlength=3)",
+    "tf.unique": "tf.unique(v[:, 0])[0]",
+    "tf.unique_with_counts": f"tf.cast(tf.unique_with_counts({INDEX})[2], f)",
+    "tf.math.count_nonzero": "tf.math.count_nonzero(tf.nn.relu(v), 1, dtype=f)",
+    "tf.math.confusion_matrix": f"tf.math.confusion_matrix([0, 1, 2, 0], {INDEX}, 3, dtype=f)",
+    "accuracy": f"tf.reduce_mean(tf.cast(tf.equal({INDEX}, [0, 1, 2, 0]), f))",
+    "tf.random.categorical": "tf.cast(tf.random.categorical(v, 4), f)",
+    "tf.random.stateless_categorical": "tf.cast(tf.random.stateless_categorical(v, 4, [1, 2]), f)",
+    "draws of a coin": "tf.cast(tf.random.stateless_uniform([4, 3], [1, 2]) < tf.sigmoid(v), f)",
+    "tf.random.stateless_binomial": "tf.random.stateless_binomial([4, 3], [1, 2], 5.0, tf.sigmoid(v), f)",
+    "tf.random.stateless_poisson": "tf.random.stateless_poisson([4, 3], [1, 2], tf.exp(v), f)",
+    "tf.cond": "tf.cond(tf.reduce_sum(v) > 0, lambda: c, lambda: -c)",
+    "tf.switch_case": f"tf.switch_case(tf.cast({INDEX}[0], tf.int32), [lambda: c, lambda: 2 * c, lambda: -c])",
+    "tf.floor, tf.math.ceil": "tf.floor(v) * tf.math.ceil(v)",
+    "division of whole numbers": "tf.cast(tf.cast(8 * v, tf.int32) // 3, f)",
+    "tf.quantization.quantize": "tf.quantization.dequantize(*tf.quantization.quantize(v, -2.0, 2.0, tf.quint8))",
+    "tf.sequence_mask": "tf.sequence_mask(tf.cast(tf.abs(v[:, 0]) * 3, tf.int32), 4, f)",
+    "tf.math.is_nan": "tf.cast(tf.math.is_nan(v), f)",
+    "tf.strings": "tf.strings.to_number(tf.strings.as_string(v))",
+}
 # Those that stand for no op of a graph, or whose derivative exists and is only unsafe in places.
 OTHERS = {
     "arccos": "NaN-safe form of an op that has a derivative",
@@ -87,6 +125,9 @@ OTHERS = {
     "SoftBool": "a type: the Probability of `gradpass.rules.shadow`",
     "SoftIndex": "a type: the Categorical of `gradpass.rules.shadow`",
 }
+
+
+ROWS = FUNCTIONS | BEYOND
 
 
 class Row(NamedTuple):
@@ -105,7 +146,7 @@ class Model(tf.Module):
         super().__init__()
         self.v = tf.Variable(tf.reshape(tf.linspace(-1.3, 1.7, 12), [4, 3]), name="v")
         self.c = tf.reshape(tf.range(15.0), [3, 5]) / 7.0
-        self.signatures_ = {entry(name): self._signature(text) for name, text in FUNCTIONS.items()}
+        self.signatures_ = {entry(name): self._signature(text) for name, text in ROWS.items()}
 
     def _signature(self, text: str) -> Any:
         @tf.function(input_signature=[tf.TensorSpec([4, 3], tf.float32, name="x")], autograph=False)
@@ -117,7 +158,7 @@ class Model(tf.Module):
 
 def entry(name: str) -> str:
     """A signature's name: `all` alone would mean all of them."""
-    return f"soft_{name}"
+    return f"soft_{list(ROWS).index(name)}"
 
 
 def found() -> dict[str, Row]:
@@ -128,13 +169,13 @@ def found() -> dict[str, Row]:
         model = Model()
         tf.saved_model.save(model, str(original), signatures=model.signatures_)
         verdicts = {v.name: v for v in analyse(read(original), "all")}
-        straight = {name: repair(read(original), entry=entry(name)) for name in FUNCTIONS}
+        straight = {name: repair(read(original), entry=entry(name)) for name in ROWS}
         smooth = repair(read(original), entry="all", mode="soft")
         if smooth.pb is None:
             raise GradpassBug("render_surrogates", None, "nothing was repaired")
         write_saved_model(original, soft, smooth.pb, force=False)
         softened = load_plain(soft)
-        for name in FUNCTIONS:
+        for name in ROWS:
             state = verdicts[entry(name)].targets[0].state
             steps = straight[name].plan
             declined = next((step.declined for step in steps if step.declined), None)
@@ -161,15 +202,24 @@ def page(rows: dict[str, Row]) -> str:
         "repair leaves nothing of it in the forward graph). The `_st` variants are the same functions with",
         "`--mode straight-through`, the default. Made by `python scripts/render_surrogates.py`.",
         "",
-        "| SoftJAX | TensorFlow | gradient | rules | kind | ONNX |",
-        "|---|---|---|---|---|---|",
+        *table("SoftJAX", FUNCTIONS, rows),
+        "",
+        "What SoftJAX has no function for:",
+        "",
+        *table("", BEYOND, rows),
     ]
-    for name, text in FUNCTIONS.items():
-        cells = [f"`{name}`", f"`{text}`".replace("|", "\\|"), *rows[name]]
-        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| SoftJAX | gradpass |", "|---|---|"]
     lines += [f"| `{name}` | {why} |" for name, why in OTHERS.items()]
     return "\n".join(lines) + "\n"
+
+
+def table(whose: str, texts: dict[str, str], rows: dict[str, Row]) -> list[str]:
+    """The lines of one table."""
+    lines = [f"| {whose} | TensorFlow | gradient | rules | kind | ONNX |", "|---|---|---|---|---|---|"]
+    for name, text in texts.items():
+        cells = [f"`{name}`" if whose else name, f"`{text}`".replace("|", "\\|"), *rows[name]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def missing() -> set[str]:
