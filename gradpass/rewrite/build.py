@@ -81,6 +81,14 @@ def _variable_spec(handle: Value) -> tf.TensorSpec:
     raise Decline(f"the shape of the variable behind {node.name!r} is unknown", node.name)
 
 
+class Declined(Decline):
+    """A Decline, and the node of the region that was being built when it came: there the shadows cannot go on."""
+
+    def __init__(self, decline: Decline, at: Node) -> None:
+        super().__init__(decline.reason, decline.node)
+        self.at = at
+
+
 class Builder:
     """Builds the shadow of one closing from tensors for its needs; satisfies `rules.base.Region`."""
 
@@ -148,8 +156,8 @@ class Builder:
             with tf.name_scope(f"{node.name}/gradpass/{label}/"):
                 try:
                     made = self._made(node)
-                except Decline:
-                    raise
+                except Decline as no:
+                    raise Declined(no, node) from no
                 except Exception as problem:  # a rule that breaks is a bug of ours: it is named, never swallowed
                     raise GradpassBug(f"rule {label}", node.name, f"{type(problem).__name__}: {problem}") from problem
             for port, shadow in enumerate(made):

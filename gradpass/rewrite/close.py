@@ -126,25 +126,47 @@ def _close(
     results = function.results
     if function.is_graph:
         results = [value for entry in model.entries.values() for value in entry.outputs.values()]
-    region = Region(function, results, cuts, work.relevant[function], options.rules, blocked)
     soft = options.mode == "soft"
     # Only an object graph can say what a custom gradient captures, so elsewhere the guarded sum carries.
     kind = "soft" if soft else options.carrier if model.objects is not None else "sum"
+    refused: dict[Node, str] = {}
+    while True:
+        region = Region(function, results, cuts, work.relevant[function], options.rules, blocked, refused)
+        recipes, stops, more = _recipes(region, options, soft)
+        if not more:
+            break
+        refused.update(more)
     served: dict[Cut, Served] = {}
-    stops = list(region.stops)
-    position = {node: i for i, node in enumerate(function.order())}
-    for closing in sorted(region.closings.values(), key=lambda c: position[c.value.node]):
-        nodes = build.needed(region, closing.value)
+    for recipe in recipes:
+        closing = recipe.closing
         try:
-            if options.exact_only:
-                _only_exact(region, nodes)
-            recipe = build.recipe(region, closing, options.knobs, soft)
+            if closing.results:
+                splice.check_result(closing.value)
             count = _put(splice, recipe, kind, model, objects, new)
         except Decline as no:
             stops.append(Stop(no.node or closing.value.node.name, no.reason, closing.cuts))
             continue
-        _serve(region, closing, nodes, count, soft, served)
-    return served, stops
+        _serve(region, closing, build.needed(region, closing.value), count, soft, served)
+    return served, [*region.stops, *stops]
+
+
+def _recipes(region: Region, options: Options, soft: bool) -> tuple[list[build.Recipe], list[Stop], dict[Node, str]]:
+    """The recipes of a region's closings, in order, the stops at closings themselves, and the nodes at which no shadow
+    can go on: without those the region is another one, in which what passes them no longer takes the rest down."""
+    recipes: list[build.Recipe] = []
+    stops: list[Stop] = []
+    refused: dict[Node, str] = {}
+    position = {node: i for i, node in enumerate(region.function.order())}
+    for closing in sorted(region.closings.values(), key=lambda c: position[c.value.node]):
+        try:
+            if options.exact_only:
+                _only_exact(region, build.needed(region, closing.value))
+            recipes.append(build.recipe(region, closing, options.knobs, soft))
+        except build.Declined as no:
+            refused[no.at] = no.reason
+        except Decline as no:
+            stops.append(Stop(no.node or closing.value.node.name, no.reason, closing.cuts))
+    return recipes, stops, refused
 
 
 def _serve(
@@ -165,7 +187,8 @@ def _only_exact(region: Region, nodes: list[Node]) -> None:
     for node in nodes:
         rule = region.rule[node]
         if rule is not None and rule.kind_of(region.soft[node]) != "exact":
-            raise Decline(f"its rule {rule.name} is an {rule.kind}, and only exact rules were asked for", node.name)
+            no = Decline(f"its rule {rule.name} is an {rule.kind}, and only exact rules were asked for", node.name)
+            raise build.Declined(no, node)
 
 
 def _put(

@@ -62,11 +62,9 @@ class Region:
     """The shadows of one function (or the top-level graph) for a set of chosen cuts.
 
     `results` are the function's, or the values that the entries of a graph give out; `blocked` says why the function
-    could
-    not be inlined into its callers, if that was wanted.
+    could not be inlined into its callers, if that was wanted; `refused` why no shadow goes on at some nodes.
     `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the
-    value
-    itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is
+    value itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is
     replayed.
     """
 
@@ -78,6 +76,7 @@ class Region:
         relevant: set[Value],
         choices: dict[str, str] | None = None,
         blocked: str | None = None,
+        refused: dict[Node, str] | None = None,
     ) -> None:
         self.function = function
         self.results = results
@@ -87,6 +86,7 @@ class Region:
         self.relevant = relevant
         self.choices = choices or {}
         self.blocked = blocked
+        self.refused = refused or {}
         self.soft: dict[Node, dict[int, bool]] = {}
         self.rule: dict[Node, Rule | None] = {}
         self.closings: dict[Value, Closing] = {}
@@ -163,7 +163,7 @@ class Region:
         )
         rule: Rule | None = None
         if not chosen and len(floats) == len(soft):
-            if others_live or not replayable(node):
+            if others_live or node in self.refused or not replayable(node):
                 for i in floats:
                     self._close(node, i, soft, opened)
                 self._pass_live(node, rows, opened, False)
@@ -173,9 +173,9 @@ class Region:
             if others_live:
                 for i in floats:
                     self._close(node, i, soft, opened)
-            if rule is None:
-                cuts = self._cuts(node, chosen, soft)
-                self._stop(node, f"no rule says how a surrogate goes through {node.op}", cuts)
+            if rule is None or node in self.refused:
+                why = self.refused.get(node) or f"no rule says how a surrogate goes through {node.op}"
+                self._stop(node, why, self._cuts(node, chosen, soft))
                 self._pass_live(node, rows, opened, False)
                 return
         strange = [v for v in (*node.used_outputs, *(node.inputs[i] for i in chosen)) if v.dtype not in SHADOWED]

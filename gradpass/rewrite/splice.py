@@ -78,6 +78,9 @@ class Splice:
         self.nodes[node.position].input[index] = text
         self.repointed += 1
 
+    def check_result(self, value: Value) -> None:
+        """Declines where a result that is this value could not be re-pointed, before anything is put in."""
+
     def repoint_result(self, port: int, value: Value, text: str) -> None:
         """Lets one result come from elsewhere."""
         del value  # a function's results are found by port
@@ -115,14 +118,17 @@ class GraphSplice(Splice):
                 new.attr[key].CopyFrom(attr)
         return moved(function.results[0])
 
-    def repoint_result(self, port: int, value: Value, text: str) -> None:
-        """The hard node takes another name, and a new one takes its name: outputs of a graph are found by it."""
-        del port
+    def check_result(self, value: Value) -> None:
         old = value.node
         if value.port or len(old.used_outputs) > 1:
             raise Decline(
                 f"the output {old.name!r} is one of several of its node, which a graph cannot rename", old.name
             )
+
+    def repoint_result(self, port: int, value: Value, text: str) -> None:
+        """The hard node takes another name, and a new one takes its name: outputs of a graph are found by it."""
+        del port
+        old = value.node
         hard = self.fresh(f"{old.name}/gradpass/hard")
         for proto in self.nodes:
             for i, written in enumerate(proto.input):

@@ -1,0 +1,77 @@
+"""A rule that declines takes down what passes its node, and nothing else of the region."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradpass.program.savedmodel import read
+from gradpass.rewrite.fix import repair
+from gradpass.rules.base import by_op
+from tests.models import gradients, save, with_pb
+
+
+class OneOfThree(tf.Module):
+    """Three cuts whose shadows meet in one sum; of one the rule declines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = tf.Variable([[1.0, 2.0, 3.0]], name="a")
+        self.b = tf.Variable([1.0, 2.0], name="b")
+        self.c = tf.Variable([1.0, 2.0], name="c")
+
+    @tf.function(input_signature=[], autograph=False)
+    def serve(self) -> dict[str, Any]:
+        looked_up = tf.reduce_sum(tf.gather([1.0, 5.0, 2.0], tf.argmax(self.a, 1)))
+        counted = tf.reduce_sum(tf.cast(self.b > 1.5, tf.float32))
+        axis = tf.cast(tf.reduce_sum(tf.zeros([1])), tf.int32)
+        unknown = tf.reduce_sum(tf.cast(tf.argmax(self.c, axis), tf.float32))
+        return {"y": looked_up + counted + unknown}
+
+
+class RoundedAndCompared(tf.Module):
+    """Two cuts with rules of their own, in one sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = tf.Variable([0.3, 2.0], name="a")
+        self.b = tf.Variable([1.0, 2.0, 2.0], name="b")
+
+    @tf.function(input_signature=[], autograph=False)
+    def serve(self) -> dict[str, Any]:
+        return {"y": tf.reduce_sum(tf.round(self.a)) + tf.reduce_sum(tf.cast(self.b > 1.5, tf.float32))}
+
+
+def test_the_others_of_a_sum_are_served(tmp_path: Path) -> None:
+    source = save(OneOfThree(), tmp_path / "m")
+    result = repair(read(source))
+    assert result.pb is not None
+    assert [step.declined for step in result.plan[:2]] == [None, None]
+    assert "its input 1 is computed at run time" in (result.plan[2].declined or "")
+    assert not result.plan[2].rules and not result.plan[2].nodes_added
+    fixed = tf.saved_model.load(str(with_pb(source, tmp_path / "f", result.pb)))
+    original = tf.saved_model.load(str(source))
+    before, after = (m.signatures["serving_default"]()["y"].numpy() for m in (original, fixed))
+    assert before.tobytes() == after.tobytes()
+    a, b, c = gradients(fixed.signatures["serving_default"], [fixed.a, fixed.b, fixed.c])
+    assert c is None
+    for gradient in (a, b):
+        assert np.isfinite(gradient).all() and gradient.any()
+
+
+def test_what_is_promised_leaves_out_what_was_given_up(tmp_path: Path) -> None:
+    result = repair(read(save(OneOfThree(), tmp_path / "m")))
+    assert result.promised() == {"serving_default": {"a", "b"}}
+
+
+def test_an_exact_rule_serves_beside_an_estimator_that_is_not_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(by_op()["Round"][0]), "kind", "exact")
+    result = repair(read(save(RoundedAndCompared(), tmp_path / "m")), exact_only=True)
+    assert {step.cut.op: step.declined is None for step in result.plan} == {"Round": True, "Greater": False}
+    assert "only exact rules were asked for" in "".join(step.declined or "" for step in result.plan)
