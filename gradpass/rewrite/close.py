@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tensorboard.compat.proto.function_pb2 import FunctionDef
@@ -9,6 +10,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
 from gradpass.flow.blame import Blame
+from gradpass.flow.facts import callees, facts
 from gradpass.flow.verdict import EntryVerdict
 from gradpass.program import edit
 from gradpass.program.graph import Function, Node, Value
@@ -136,9 +138,11 @@ def _close(
         if not more:
             break
         refused.update(more)
+    given_up = {node for node, _ in cuts.difference(*(recipe.closing.cuts for recipe in recipes))}
     served: dict[Cut, Served] = {}
     for recipe in recipes:
         closing = recipe.closing
+        closing.live = closing.live or (_comes_from(closing.value, given_up) and not _raises(closing.value))
         try:
             if closing.results:
                 splice.check_result(closing.value)
@@ -148,6 +152,33 @@ def _close(
             continue
         _serve(region, closing, build.needed(region, closing.value), count, soft, served)
     return served, [*region.stops, *stops]
+
+
+def _comes_from(value: Value, nodes: set[Node]) -> bool:
+    """Whether a value is computed from one of these nodes, in its function."""
+    return bool(nodes) and any(node in nodes for node in _before(value, lambda node, port: node.inputs))
+
+
+def _raises(value: Value) -> bool:
+    """Whether a cotangent that a value is given meets an op whose gradient raises, or one that runs functions."""
+
+    def reached(node: Node, port: int) -> Iterable[Value]:
+        rows = facts(node).rows
+        return [given for given, row in zip(node.inputs, rows, strict=True) if row and port in row]
+
+    return any(callees(node) or facts(node).error or not facts(node).registered for node in _before(value, reached))
+
+
+def _before(value: Value, step: Callable[[Node, int], Iterable[Value]]) -> Iterator[Node]:
+    """The nodes from which a value comes, its own first, as far as `step` leads from an output of a node."""
+    seen = {value}
+    stack = [value]
+    while stack:
+        found = stack.pop()
+        yield found.node
+        fresh = [v for v in step(found.node, found.port) if v not in seen]
+        seen.update(fresh)
+        stack += fresh
 
 
 def _recipes(region: Region, options: Options, soft: bool) -> tuple[list[build.Recipe], list[Stop], dict[Node, str]]:

@@ -39,7 +39,8 @@ PARTIAL = frozenset(
 class Closing:
     """A float value at which a region ends: the uses and results that shall see the bridge instead.
 
-    `live` tells whether the value has a gradient of its own that must go on.
+    `live` tells whether the value's own gradient must go on: it leads somewhere, or to a cut that was given up and is
+    to be found there and not at the bridge.
     """
 
     value: Value

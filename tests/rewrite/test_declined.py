@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import gradpass as gp
 from gradpass.program.savedmodel import read
 from gradpass.rewrite.fix import repair
 from gradpass.rules.base import by_op
@@ -31,6 +32,20 @@ class OneOfThree(tf.Module):
         axis = tf.cast(tf.reduce_sum(tf.zeros([1])), tf.int32)
         unknown = tf.reduce_sum(tf.cast(tf.argmax(self.c, axis), tf.float32))
         return {"y": looked_up + counted + unknown}
+
+
+class TextBeside(tf.Module):
+    """Two cuts whose values meet in one float; one of them has no surrogate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = tf.Variable([0.3, 2.0], name="a")
+        self.b = tf.Variable([1.0, 2.0], name="b")
+
+    @tf.function(input_signature=[], autograph=False)
+    def serve(self) -> dict[str, Any]:
+        told = tf.strings.to_number(tf.strings.as_string(self.b))
+        return {"y": tf.cast(self.a > 1.0, tf.float32) * tf.square(told)}
 
 
 class RoundedAndCompared(tf.Module):
@@ -75,3 +90,16 @@ def test_an_exact_rule_serves_beside_an_estimator_that_is_not_wanted(
     result = repair(read(save(RoundedAndCompared(), tmp_path / "m")), exact_only=True)
     assert {step.cut.op: step.declined is None for step in result.plan} == {"Round": True, "Greater": False}
     assert "only exact rules were asked for" in "".join(step.declined or "" for step in result.plan)
+
+
+def test_what_was_given_up_is_found_where_it_is(tmp_path: Path) -> None:
+    """After a partial repair the blame names the op that nobody serves, and not the bridge behind it."""
+    source = save(TextBeside(), tmp_path / "m")
+    report = gp.fix(source, tmp_path / "f")
+    assert report.after is not None
+    assert [(d.op, d.starves) for d in report.after.diagnostics] == [("AsString", ["b"])]
+    fixed = tf.saved_model.load(str(tmp_path / "f"))
+    a, b = gradients(fixed.signatures["serving_default"], [fixed.a, fixed.b])
+    assert b is None and a.any()
+    again = repair(read(tmp_path / "f"))
+    assert again.pb is None and [step.cut.op for step in again.plan] == ["AsString"]
