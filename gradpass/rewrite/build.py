@@ -121,6 +121,9 @@ class Builder:
         tensor = self.fetch((VALUE, value)) if constant is None else constant
         return tensor if self.soft_mode else tf.stop_gradient(tensor)
 
+    def hard_output(self, node: Node, port: int) -> Any:
+        return tf.stop_gradient(self.fetch((VALUE, node.output(port))))
+
     def read_variable(self, node: Node, index: int) -> Any:
         tensor = self.fetch((READ, node.inputs[index]))
         return tensor if self.soft_mode else tf.stop_gradient(tensor)

@@ -21,8 +21,8 @@ from gradpass.rules.base import Rule, rule_for
 
 Cut = tuple[Node, int]
 
-# Real floats, integers and bool (types.proto): what has a Numeric, Categorical or Probability.
-SHADOWED = frozenset({1, 2, 14, 19, 3, 4, 5, 6, 9, 17, 22, 23, 10})
+# Real floats, integers, bool and quantised numbers (types.proto): what has a Numeric, Categorical or Probability.
+SHADOWED = frozenset({1, 2, 14, 19, 3, 4, 5, 6, 9, 17, 22, 23, 10, 11, 12, 13, 15, 16})
 
 # Not defined everywhere: a soft value can lie outside the domain where the hard one never does, so a region closes
 # before them and TensorFlow's own derivative at the hard value goes on.

@@ -55,6 +55,7 @@ class Region(Protocol):
     def is_source(self, node: Node, index: int) -> bool: ...
     def hard_input(self, node: Node, index: int) -> Any: ...
     def read_variable(self, node: Node, index: int) -> Any: ...
+    def hard_output(self, node: Node, port: int) -> Any: ...
     def replay(self, node: Node, inputs: list[Any]) -> list[Any]: ...
 
 
@@ -83,6 +84,10 @@ class Site:
     def hard(self, index: int) -> Any:
         """An input's own value, through stop_gradient unless the mode is soft."""
         return self.region.hard_input(self.node, index)
+
+    def outcome(self, port: int) -> Any:
+        """What the op itself gave, without a gradient: a sample drawn, say, which no replay would give again."""
+        return self.region.hard_output(self.node, port)
 
     def variable(self, index: int) -> Any:
         """The value of the variable whose resource is this input."""
@@ -202,11 +207,17 @@ def _tensorflow_proto(node: Node) -> Any:
 
 
 class Rule(ABC):
-    """One rule; see the module. `name` is what a user reads and types, `ops` what it serves."""
+    """One rule; see the module. `name` is what a user reads and types, `ops` what it serves.
+
+    `no_limit` says why its soft value cannot be held against the hard one, nor its derivative against differences of
+    that value in float64: the derivative of a sample holds the noise, some ops know float32 only. Such a rule has tests
+    of its own.
+    """
 
     name: ClassVar[str]
     ops: ClassVar[tuple[str, ...]]
     kind: ClassVar[Kind] = "estimator"
+    no_limit: ClassVar[str | None] = None
     hits: ClassVar[tuple[str, ...]] = ()
     misses: ClassVar[tuple[tuple[str, str], ...]] = ()
 

@@ -106,3 +106,37 @@ class SmoothSign(Rule):
 
     def shadow(self, site: Site) -> Shadow:
         return Numeric(2 * step(site, site.numeric(0)) - 1)
+
+
+class SmoothNear(Rule):
+    """`|a - b| < tolerance` becomes the chance of that with the kernel's noise on a - b: F(d + tol) - F(d - tol)."""
+
+    name = "smooth-near"
+    ops = ("ApproximateEqual",)
+    hits = ("tf.reduce_sum(tf.cast(tf.raw_ops.ApproximateEqual(x=v, y=0 * v, tolerance=0.5), f))",)
+
+    def shadow(self, site: Site) -> Shadow:
+        difference = site.numeric(0) - site.numeric(1)
+        kernel = named(site.knobs.kernel or "logistic")
+        temperature = site.temperature(difference)
+        tolerance = site.node.attr("tolerance").f
+        above, below = ((difference + shift) / temperature for shift in (tolerance, -tolerance))
+        return Probability(kernel(above) - kernel(below))
+
+
+class NotANumber(Rule):
+    """Whether a value is finite is no threshold: no noise on the value makes it likelier."""
+
+    name = "not-a-number"
+    ops = ("IsNan", "IsInf", "IsFinite")
+    misses = (
+        ("tf.reduce_sum(tf.cast(tf.math.is_nan(v), f))", "stop_gradient"),
+        ("tf.reduce_sum(tf.cast(tf.math.is_inf(v), f))", "stop_gradient"),
+        ("tf.reduce_sum(tf.cast(tf.math.is_finite(v), f))", "stop_gradient"),
+    )
+
+    def shadow(self, site: Site) -> Shadow:
+        site.decline(
+            f"{site.node.op} has no soft form: no small change of a number makes it nearer to NaN or infinity; "
+            "write tf.stop_gradient around the test, or mask the bad values before the loss"
+        )
