@@ -45,7 +45,7 @@ class Work:
 
 def close_regions(
     result: Repair,
-    steps: dict[str, Step],
+    steps: dict[tuple[str, ...], Step],
     followed: list[tuple[EntryVerdict, Blame | None]],
     options: Options,
     blocked: dict[str, str],
@@ -81,15 +81,15 @@ def close_regions(
         result.pb = result.model.raw
 
 
-def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step]) -> Work:
+def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[tuple[str, ...], Step]) -> Work:
     work = Work()
-    for _, blame in followed:
+    for verdict, blame in followed:
         if blame is None:
             continue
         for function, values in blame.relevant.items():
             work.relevant.setdefault(function, set()).update(values)
         for stack, node, index in blame.cuts:
-            step = steps.get(place_of(tuple(call.name for call in stack), node.name))
+            step = steps.get(place_of(verdict.name, tuple(call.name for call in stack), node.name))
             if step is not None:
                 work.cuts.setdefault(node.function, set()).add((node, index))
                 work.steps.setdefault((node, index), []).append(step)

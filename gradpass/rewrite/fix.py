@@ -9,6 +9,7 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef
 
 from gradpass.errors import GradpassError
 from gradpass.flow.analysis import follow
+from gradpass.flow.blame import Blame
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.program import edit
 from gradpass.program.graph import Node
@@ -108,7 +109,19 @@ def repair(
     options = Options(mode, carrier, Knobs(temperature, absolute_temperature, kernel, choice), exact_only, rules or {})
     options.check()
     before = follow(model, entry)
-    steps = {place_of(cut.stack, cut.node): Step(cut) for verdict, _ in before for cut in verdict.cuts}
+    from gradpass.rewrite.lost import lost, repaired_without
+
+    places = lost(model, before)
+    if places:
+        return repaired_without(model, entry, before, places, lambda m, found: _repair(m, entry, options, found))
+    return _repair(model, entry, options, before)
+
+
+def _repair(
+    model: Model, entry: str | None, options: Options, before: list[tuple[EntryVerdict, Blame | None]]
+) -> Repair:
+    """As `repair`, of a model of which every custom gradient is known."""
+    steps = {place_of(verdict.name, cut.stack, cut.node): Step(cut) for verdict, _ in before for cut in verdict.cuts}
     if not steps:
         return Repair(None, [], [verdict for verdict, _ in before], model)
     if model.kind == "metagraph":
@@ -121,9 +134,9 @@ def repair(
     return result
 
 
-def place_of(stack: tuple[str, ...], node: str) -> str:
-    """A name for a node in its activation that inlining keeps: the call nodes down to it, and its own."""
-    return "/".join((*stack, node))
+def place_of(entry: str, stack: tuple[str, ...], node: str) -> tuple[str, ...]:
+    """A name for a node in its activation that inlining keeps: the entry, then "/"-joined calls and its own name."""
+    return entry, "/".join((*stack, node))
 
 
 def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str]], dict[str, str]]:

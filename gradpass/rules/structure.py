@@ -39,6 +39,11 @@ class Carried(Rule):
         custom = node.attr("_gradient_op_type")
         if custom is not None and custom.s.decode() in node.function.program.custom_gradients:
             site.decline("a custom gradient stops it on purpose; change that function if it should flow")
+        if custom is not None and custom.s and not node.function.is_graph:
+            site.decline(
+                "its custom gradient is lost, and no rule serves what it stands around; save the model again with "
+                "tf.saved_model.SaveOptions(experimental_custom_gradients=True)"
+            )
         data = self._data(site)
         shadows = [site.shadow(i) for i in data]
         if any(site.shadow(i) is not None for i in range(len(node.inputs)) if i not in data):

@@ -1,0 +1,113 @@
+"""Custom gradients that a SavedModel lost: what their IdentityN stands around is repaired in their place.
+
+`tf.custom_gradient` leaves an IdentityN(results, arguments) whose `_gradient_op_type` names the gradient; saved with
+`experimental_custom_gradients=False` the name leads nowhere, and a fresh process raises. Without the name the node is
+an identity, in values the same: the op inside then has its own gradient, or is the cut that a rule serves. What no rule
+serves keeps its name, so that it goes on raising rather than answer None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensorboard.compat.proto.function_pb2 import FunctionDef
+
+from gradpass.flow.analysis import follow
+from gradpass.flow.blame import Blame
+from gradpass.flow.facts import facts
+from gradpass.flow.verdict import Cut, EntryVerdict
+from gradpass.program import edit
+from gradpass.program.graph import Node
+from gradpass.program.model import Model
+from gradpass.rewrite.fix import Repair, Step, place_of
+
+Followed = list[tuple[EntryVerdict, Blame | None]]
+Place = tuple[str | None, str]  # function and node
+RULE = "lost-gradient"
+
+
+def lost(model: Model, before: Followed) -> set[Place]:
+    """The cuts that are a lost custom gradient, in functions (a plain graph has no other way to keep one)."""
+    return {_place(cut) for verdict, _ in before for cut in verdict.cuts if _is_lost(model, cut)}
+
+
+def _place(cut: Cut) -> Place:
+    return cut.function, cut.node
+
+
+def _is_lost(model: Model, cut: Cut) -> bool:
+    if cut.op != "IdentityN" or cut.how != "raises" or cut.function is None:
+        return False
+    return _is_named(_node(model, cut.function, cut.node))
+
+
+def _is_named(node: Node) -> bool:
+    name = node.attr("_gradient_op_type")
+    return name is not None and bool(name.s) and facts(node).custom is None
+
+
+def _node(model: Model, function: str, name: str) -> Node:
+    return next(node for node in model.program.function(function).nodes if node.name == name)
+
+
+def repaired_without(
+    model: Model, entry: str | None, before: Followed, places: set[Place], repair: Callable[[Model, Followed], Repair]
+) -> Repair:
+    """The repair of the model without the names of these lost gradients; the plan is that of the model with them."""
+    while places:
+        bare = _stripped(model, places)
+        followed = follow(bare, entry)
+        inner = repair(bare, followed)
+        steps, unserved = _steps(before, inner, followed, places)
+        if not unserved:
+            verdicts = [verdict for verdict, _ in before]
+            new = inner.model
+            return Repair(new.raw, steps, verdicts, new, inner.added, inner.inlined, inner.repointed)
+        places = places - unserved
+    return repair(model, before)
+
+
+def _steps(before: Followed, inner: Repair, followed: Followed, places: set[Place]) -> tuple[list[Step], set[Place]]:
+    """The steps of the original's cuts, and the lost gradients inside which something stays severed."""
+    done = {}
+    for verdict, _ in followed:
+        for cut in verdict.cuts:
+            found = next(step for step in inner.plan if step.cut is cut)
+            done[place_of(verdict.name, cut.stack, cut.node)] = found
+    steps, unserved = [], set()
+    for verdict, _ in before:
+        known = {place_of(verdict.name, cut.stack, cut.node) for cut in verdict.cuts}
+        for cut in verdict.cuts:
+            place = place_of(verdict.name, cut.stack, cut.node)
+            if place in done:
+                got = [done[place]]
+                step = Step(cut)
+            else:
+                got = [
+                    other
+                    for at, other in done.items()
+                    if at[0] == verdict.name and at not in known and set(other.cut.starves) & set(cut.starves)
+                ]
+                step = Step(cut, [RULE], "estimator" if got else "exact")
+            for found in got:
+                step.rules += [rule for rule in found.rules if rule not in step.rules]
+                step.kind = found.kind
+                step.nodes_added += found.nodes_added
+                step.declined = step.declined or found.declined
+            if _place(cut) in places and step.declined:
+                unserved.add(_place(cut))
+            steps.append(step)
+    return steps, unserved
+
+
+def _stripped(model: Model, places: set[Place]) -> Model:
+    functions: dict[str, FunctionDef] = {}
+    for function, name in places:
+        assert function is not None
+        proto = functions.get(function)
+        if proto is None:
+            proto = functions[function] = FunctionDef()
+            proto.CopyFrom(model.program.function(function).proto)
+        node = next(node for node in proto.node_def if node.name == name)
+        del node.attr["_gradient_op_type"]
+    return edit.changed(model, list(functions.values()))
