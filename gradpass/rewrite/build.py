@@ -118,6 +118,9 @@ class Builder:
         tensor = self.fetch((VALUE, value)) if constant is None else constant
         return tensor if self.soft_mode else tf.stop_gradient(tensor)
 
+    def hard_output(self, node: Node, port: int) -> Any:
+        return tf.stop_gradient(self.fetch((VALUE, node.output(port))))
+
     def read_variable(self, node: Node, index: int) -> Any:
         tensor = self.fetch((READ, node.inputs[index]))
         return tensor if self.soft_mode else tf.stop_gradient(tensor)
@@ -125,6 +128,8 @@ class Builder:
     def replay(self, node: Node, inputs: list[Any]) -> list[Any]:
         """The op on these tensors: its NodeDef with its type attributes taken from them."""
         graph = tf.compat.v1.GraphDef()
+        # Without it the graph that imports the node counts as one from before shapes of rank 0.
+        graph.versions.producer = tf.version.GRAPH_DEF_VERSION
         proto = graph.node.add()
         proto.MergeFromString(node.proto.SerializeToString())  # type: ignore[union-attr]
         proto.name = "replay"
