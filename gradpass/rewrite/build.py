@@ -131,6 +131,8 @@ class Builder:
     def replay(self, node: Node, inputs: list[Any]) -> list[Any]:
         """The op on these tensors: its NodeDef with its type attributes taken from them."""
         graph = tf.compat.v1.GraphDef()
+        # Without it the graph that imports the node counts as one from before shapes of rank 0.
+        graph.versions.producer = tf.version.GRAPH_DEF_VERSION
         proto = graph.node.add()
         proto.MergeFromString(node.proto.SerializeToString())  # type: ignore[union-attr]
         proto.name = "replay"

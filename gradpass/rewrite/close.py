@@ -242,6 +242,8 @@ def _put(
             inputs.append(splice.read(f"{stem}/read", function.reference(value), dtype))
         elif need == build.SOURCE:
             inputs.append(splice.reference(value))
+        elif kind == "soft" and (of := recipe.region.closings.get(value)) is not None and of is not closing:
+            inputs.append(splice.reference(value))  # the op that reads it reads what was closed there
         else:
             inputs.append(function.reference(value))
     text = splice.run(f"{stem}/{kind}", body, inputs, build.shape_proto(closing.value))

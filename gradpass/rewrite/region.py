@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradpass.flow.analysis import dtype_name
-from gradpass.flow.facts import callees, facts, is_float, trainable
+from gradpass.flow.facts import BRANCHES, callees, facts, is_float, trainable
 from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
@@ -128,15 +128,40 @@ class Region:
             if is_float(value.dtype) and (inner or (i in chosen and value in self._live) or value in self._must_close):
                 self._close(node, i, soft, opened)
         if inner:
-            if soft:
-                cuts = frozenset().union(*(self._origin[node.inputs[i]] for i in soft))
-                self._stop(node, _why_inner(node), cuts)
             self._pass_live(node, rows, opened, inner)
+            self._enter(node, chosen, soft)
             return
         if not chosen and not soft:
             self._pass_live(node, rows, opened, inner)
             return
         self._serve(node, rows, chosen, soft, opened)
+
+    def _enter(self, node: Node, chosen: set[int], soft: list[int]) -> None:
+        """A node that runs functions: what chooses among them mixes their results, no other shadow goes in."""
+        picks = [0] if node.op in BRANCHES and 0 in soft else []
+        refused = [i for i in soft if i not in picks]
+        if refused:
+            self._stop(node, _why_inner(node), self._cuts(node, set(), refused))
+        if not picks:
+            if node.op in BRANCHES and 0 in chosen:
+                why = f"the predicate of {node.name!r} is a number; write the comparison out: tf.cond(x != 0, …)"
+                self._stop(node, why, self._cuts(node, {0}, []))
+            return
+        cuts = self._cuts(node, set(), picks)
+        rule = self._choose(node)
+        if rule is None or node in self.refused:
+            self._stop(node, self._why_not(node), cuts)
+            return
+        self.soft[node] = {0: False}
+        self.rule[node] = rule
+        for value in node.used_outputs:
+            if value in self.relevant and value.dtype in SHADOWED:
+                self._origin[value] = cuts
+                if value in self._live and is_float(value.dtype):
+                    self._must_close.add(value)
+
+    def _why_not(self, node: Node) -> str:
+        return self.refused.get(node) or f"no rule says how a surrogate goes through {node.op}"
 
     def _carries(self, node: Node, index: int, rows: tuple[tuple[int, ...] | None, ...], inner: bool) -> bool:
         """Whether a shadow comes in at this input: a float goes only where gradients go."""
@@ -175,8 +200,7 @@ class Region:
                 for i in floats:
                     self._close(node, i, soft, opened)
             if rule is None or node in self.refused:
-                why = self.refused.get(node) or f"no rule says how a surrogate goes through {node.op}"
-                self._stop(node, why, self._cuts(node, chosen, soft))
+                self._stop(node, self._why_not(node), self._cuts(node, chosen, soft))
                 self._pass_live(node, rows, opened, False)
                 return
         strange = [v for v in (*node.used_outputs, *(node.inputs[i] for i in chosen)) if v.dtype not in SHADOWED]
