@@ -148,7 +148,7 @@ class Region:
                 self._stop(node, why, self._cuts(node, {0}, []))
             return
         cuts = self._cuts(node, set(), picks)
-        rule = self._choose(node)
+        rule = rule_for(node, self.choices.get(node.op))
         if rule is None or node in self.refused:
             self._stop(node, self._why_not(node), cuts)
             return

@@ -53,7 +53,7 @@ class MixedBranches(Rule):
         for port in used:
             value = node.output(port)
             parts = [e.result(port) for e in evaluators]
-            hard = site.region.hard_output(node, port)
+            hard = site.outcome(port)
             made[port] = _mixture(site, value, [_fitted(site, p, hard) for p in parts], hard, weights)
         return made
 

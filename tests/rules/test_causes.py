@@ -32,7 +32,6 @@ WAITING = {
     15: "no rule for Bucketize and LowerBound",
     16: "no rule for Unique",
     17: "no rule for the colours of images",
-    33: "no rule for branches",
     46: "no rule for the colours of images",
 }
 # Their samples differ from call to call; those of the stateless ops, which share their rules, do not.
