@@ -29,6 +29,9 @@ class SoftArithmetic(Rule):
         "tf.reduce_sum(tf.one_hot((tf.argmax(v, 1) + [[0], [1], [2]])[:, 1:3], 5, dtype=f) * c[0])",
         "tf.reduce_sum(tf.cast(tf.argmax(v, 1) // 2, f))",
         "tf.reduce_sum(tf.cast(tf.cast(8 * v, tf.int32) // 3, f))",
+        "tf.reduce_sum(tf.math.floordiv(v, 0.7))",
+        "tf.reduce_sum(tf.raw_ops.TruncateDiv(x=v, y=0.7 * tf.ones([4, 3], f)))",
+        "tf.reduce_sum(tf.math.floormod(tf.round(v), 2.0))",
     )
 
     def shadow(self, site: Site) -> Shadow:

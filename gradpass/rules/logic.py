@@ -20,6 +20,7 @@ class ProductLogic(Rule):
     hits = (
         "tf.reduce_sum(tf.cast(tf.logical_and(v > 0, v < 1), f))",
         "tf.reduce_sum(tf.cast(tf.logical_or(v > 0.5, tf.logical_not(v > -1.0)), f))",
+        "tf.reduce_sum(tf.cast(tf.math.logical_xor(v > 0.5, v > -1.0), f))",
     )
 
     def shadow(self, site: Site) -> Shadow:
@@ -44,6 +45,7 @@ class AllAny(Rule):
     hits = (
         "tf.reduce_sum(tf.cast(tf.reduce_any(v > 0, axis=1), f))",
         "tf.cast(tf.reduce_all(v > -2.0), f)",
+        "tf.reduce_sum(tf.cast(tf.reduce_all(tf.reshape(v, [2, 2, 3]) < 2.5, axis=[0, 2], keepdims=True), f))",
     )
 
     def shadow(self, site: Site) -> Shadow:

@@ -35,18 +35,19 @@ class SoftQuantize(Rule):
         low, high = (tf.cast(self._beside(site, site.outcome(port)), site.dtype) for port in (1, 2))
         bits = BITS[site.node.output_dtype(0)]
         step = (high - low) / (2.0**bits - 1)
-        origin = low
+        origin = base = low
         if site.node.attr("mode").s == b"SCALED":
             # One level fewer where the range is narrow, and all of them multiples of the step.
             signed = site.node.output_dtype(0) in (11, 13, 15)
             narrow = 1 if site.node.attr("narrow_range").b else 0
             step = high / (2.0 ** (bits - 1) - 1) if signed else high / (2.0**bits - 1)
             low = -high if signed and narrow else low
-            origin = tf.zeros_like(step)
+            origin = base = tf.zeros_like(step)
         elif site.node.attr("mode").s == b"MIN_FIRST":
-            origin = tf.zeros_like(step)
+            # Rounded as seen from the lower end, and then moved so that 0 stands for itself.
+            base = step * tf.round(low / step)
         x = tf.clip_by_value(site.numeric(0), low, high)
-        return [Numeric(origin + step * soft_round((x - origin) / step, site.scale)), None, None]
+        return [Numeric(base + step * soft_round((x - origin) / step, site.scale)), None, None]
 
     @staticmethod
     def _beside(site: Site, bound: Any) -> Any:

@@ -21,7 +21,7 @@ MODES = {
     "scaled-narrow": "tf.qint8, mode='SCALED', narrow_range=True",
     "scaled-unsigned": "tf.quint8, mode='SCALED'",
 }
-LOW, HIGH = -1.0, 2.0
+LOW, HIGH = -1.0, 2.13  # 0 is no multiple of the step away from the lower end
 
 
 def expression(options: str) -> str:
