@@ -10,7 +10,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
 from gradpass.flow.blame import Blame
-from gradpass.flow.facts import callees, facts
+from gradpass.flow.facts import BRANCHES, LOOPS, callees, facts
 from gradpass.flow.verdict import EntryVerdict
 from gradpass.program import edit
 from gradpass.program.graph import Function, Node, Value
@@ -41,6 +41,7 @@ class Work:
     cuts: dict[Function, set[Cut]] = field(default_factory=dict)
     relevant: dict[Function, set[Value]] = field(default_factory=dict)
     steps: dict[Cut, list[Step]] = field(default_factory=dict)
+    runs: dict[Function, Node] = field(default_factory=dict)  # by function a node that runs it
 
 
 def close_regions(
@@ -60,7 +61,7 @@ def close_regions(
     graph: GraphDef | None = None
     for function, cuts in work.cuts.items():
         splice = GraphSplice(function) if function.is_graph else Splice(function)
-        why = blocked.get(function.name or "")
+        why = blocked.get(function.name or "") or _kept(function, work.runs.get(function))
         served, stops = _close(function, cuts, work, splice, options, model, objects, new, why)
         if splice.added:
             result.added[function.name or "the graph"] = splice.added
@@ -89,11 +90,34 @@ def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[tuple[s
         for function, values in blame.relevant.items():
             work.relevant.setdefault(function, set()).update(values)
         for stack, node, index in blame.cuts:
+            if stack:
+                work.runs[node.function] = stack[-1]
             step = steps.get(place_of(verdict.name, tuple(call.name for call in stack), node.name))
             if step is not None:
                 work.cuts.setdefault(node.function, set()).add((node, index))
                 work.steps.setdefault((node, index), []).append(step)
     return work
+
+
+def _kept(function: Function, runs: Node | None) -> str | None:
+    """Why a severed discrete result stays in a function that a loop or branch runs, and what to do."""
+    if runs is None:
+        return None
+    if runs.op in BRANCHES:
+        return (
+            f"a severed discrete value leaves a branch of {runs.name!r}; let the branch give what it is used for (what "
+            "it looks up, its one_hot), or choose with tf.where"
+        )
+    if runs.op not in LOOPS:
+        return None
+    if function.name == runs.attr("cond").func.name:
+        return (
+            f"it decides when the loop {runs.name!r} ends, and a number of steps has no derivative; run a fixed number "
+            "of steps, and in each choose with tf.where between the new state and the old"
+        )
+    return (
+        f"the loop {runs.name!r} carries a severed discrete value on; carry its one_hot as floats, or unroll the loop"
+    )
 
 
 def _tell(work: Work, cuts: set[Cut], served: dict[Cut, Served], stops: list[Stop]) -> None:

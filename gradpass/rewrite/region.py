@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradpass.flow.analysis import dtype_name
-from gradpass.flow.facts import BRANCHES, callees, facts, is_float, trainable
+from gradpass.flow.facts import BRANCHES, LOOPS, callees, facts, is_float, trainable
 from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
@@ -262,7 +262,8 @@ def replayable(node: Node) -> bool:
 def _why_inner(node: Node) -> str:
     if node.op in CALLS:
         return f"a severed discrete value enters the call {node.name!r}, which cannot be inlined"
+    where, instead = ("loop", "") if node.op in LOOPS else ("branches of", ", or choose with tf.where")
     return (
-        f"a severed discrete value enters the {node.op} {node.name!r}: "
-        "this version repairs loops and branches from inside"
+        f"a severed discrete value enters the {where} {node.name!r}; hand in what it is used for (what it looks up, "
+        f"its one_hot) instead{instead}"
     )
