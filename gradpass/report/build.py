@@ -207,11 +207,12 @@ class _Builder:
         cut = cause.cut
         if cut is None:
             return Fix("refuse", None, "gradpass has no repair for this cause")
-        rule = rule_for(self._node(cut))
+        node = self._node(cut)
+        rule = rule_for(node)
         if rule is None:
             return Fix("refuse", None, f"gradpass has no rule for {cut.op}")
         reason = self.declined.get(cause.place)
-        return Fix("refuse", rule.name, reason) if reason else Fix(rule.kind_of(cut.inputs), rule.name)
+        return Fix("refuse", rule.name, reason) if reason else Fix(rule.kind_of(node, cut.inputs), rule.name)
 
     def orphans(self) -> None:
         """Sums up the variables that no function uses."""

@@ -227,21 +227,21 @@ def _recipes(region: Region, options: Options, soft: bool) -> tuple[list[build.R
 def _serve(
     region: Region, closing: Closing, nodes: list[Node], count: int, soft: bool, served: dict[Cut, Served]
 ) -> None:
-    rules = [(rule, region.soft[node]) for node in nodes if (rule := region.rule[node]) is not None]
+    rules = {node: rule for node in nodes if (rule := region.rule[node]) is not None}
     for cut in closing.cuts:
         got = served.setdefault(cut, Served())
-        got.rules = list(dict.fromkeys([*got.rules, *(rule.name for rule, _ in rules)]))
+        got.rules = list(dict.fromkeys([*got.rules, *(rule.name for rule in rules.values())]))
         got.nodes += count
         if soft:
             got.kind = "smooth"
-        elif any(rule.kind_of(severed) != "exact" for rule, severed in rules):
+        elif any(rule.kind_of(node, region.soft[node]) != "exact" for node, rule in rules.items()):
             got.kind = "estimator"
 
 
 def _only_exact(region: Region, nodes: list[Node]) -> None:
     for node in nodes:
         rule = region.rule[node]
-        if rule is not None and rule.kind_of(region.soft[node]) != "exact":
+        if rule is not None and rule.kind_of(node, region.soft[node]) != "exact":
             no = Decline(f"its rule {rule.name} is an {rule.kind}, and only exact rules were asked for", node.name)
             raise build.Declined(no, node)
 

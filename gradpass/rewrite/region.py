@@ -25,7 +25,8 @@ Cut = tuple[Node, int]
 SHADOWED = frozenset({1, 2, 14, 19, 3, 4, 5, 6, 9, 17, 22, 23, 10, 11, 12, 13, 15, 16})
 
 # Not defined everywhere, or not continuous at whole numbers: a soft value can lie outside the domain, or on the other
-# side of the jump, where the hard one never does, so a region closes before them and TensorFlow's own derivative at the hard value goes on.
+# side of the jump, where the hard one never does, so a region closes before them and TensorFlow's own derivative at the
+# hard value goes on.
 PARTIAL = frozenset(
     {
         "Log", "Log1p", "Sqrt", "Rsqrt", "Pow", "Acos", "Asin", "Acosh", "Atanh", "Reciprocal", "Inv", "RealDiv", "Div",

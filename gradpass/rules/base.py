@@ -23,6 +23,8 @@ from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
 
 Kind = Literal["exact", "estimator", "smooth"]
 
+MOST = 1 << 27  # weights for one op: 512 MB in float32
+
 
 class Decline(Exception):
     """A rule cannot serve here; the reason reaches the user."""
@@ -226,8 +228,8 @@ class Rule(ABC):
         """Whether this node is one of those that the rule is for, by what stands around it."""
         return True
 
-    def kind_of(self, severed: Collection[int]) -> Kind:
-        """What the derivative is where these inputs are severed: of some inputs it may be the true one."""
+    def kind_of(self, node: Node, severed: Collection[int]) -> Kind:
+        """What the derivative is where these inputs of a node are severed: of some it may be the true one."""
         return self.kind
 
     @abstractmethod

@@ -7,12 +7,11 @@ from typing import Any
 
 from gradpass.flow.facts import recorded_shape
 from gradpass.program.graph import Node, Value
-from gradpass.rules.base import Kind, Rule, Site, constant
+from gradpass.rules.base import MOST, Kind, Rule, Site, constant
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Probability, Shadow, distribution
 from gradpass.soft import simplex
 
-MOST = 1 << 27  # weights for one look-up: 512 MB in float32
 BIG = 1e37  # stands for infinity where 0 * inf or inf - inf would make NaN; below float32's largest
 
 
@@ -133,7 +132,7 @@ class SoftOneHot(Rule):
         "tf.one_hot([0, 2], 3, on_value=v[0, 0], off_value=v[1, 0], dtype=f)",
     )
 
-    def kind_of(self, severed: Collection[int]) -> Kind:
+    def kind_of(self, node: Node, severed: Collection[int]) -> Kind:
         return "exact" if set(severed) <= {2, 3} else self.kind  # it is linear in its on_value and off_value
 
     def shadow(self, site: Site) -> Shadow:

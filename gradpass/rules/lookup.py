@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradpass.flow.facts import is_float
 from gradpass.program.graph import Node
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.lazy import tf
-from gradpass.rules.shadow import Shadow
+from gradpass.rules.shadow import Categorical, Shadow
 
 
 class AverageGatherNd(Rule):
@@ -39,7 +40,7 @@ class AverageGatherNd(Rule):
             site.decline("how many coordinates it takes is not known")
         soft = {}
         for i in range(depth):
-            weights = _coordinate(site, i, tf.shape(table)[i])
+            weights = coordinate(site, 1, i, tf.shape(table)[i])
             if weights is not None:
                 soft[i] = weights
         return site.output(_mixed(table, places, soft, depth))
@@ -50,21 +51,25 @@ def _batch(node: Node) -> int:
     return int(found.i) if found is not None else 0
 
 
-def _coordinate(site: Site, i: int, size: Any) -> Any:
-    """Weights [..., size] of one coordinate; None where it is hard."""
-    node = site.node.inputs[1].node
-    while node.op == "Identity":
+def coordinate(site: Site, index: int, i: int, size: Any) -> Any:
+    """Weights [..., size] of one of the coordinates that an input [..., depth] holds; None where it is hard."""
+    value = site.node.inputs[index]
+    if site.shadow(index) is None:
+        return None
+    node, rank = value.node, site.rank(index)
+    while node.op in ("Identity", "Cast") and not is_float(node.inputs[0].dtype):
         node = node.inputs[0].node
-    rank = site.rank(1)
-    if node.op == "ExpandDims" and rank and node.inputs[0].dtype == site.node.inputs[1].dtype:
+    if node.op == "ExpandDims" and rank:
         inner = Site(node, site.region)
         if int(inner.static(1)) in (-1, rank - 1):
             return inner.weights(0, size)
     if node.op == "Pack" and node.attr("axis").i in (-1, rank - 1):
         inner = Site(node, site.region)
         return inner.weights(i, size) if inner.shadow(i) is not None else None
-    position = tf.cast(site.numeric(1)[..., i], site.dtype)
-    return interpolated(position, size)
+    shadow = site.shadow(index)
+    if isinstance(shadow, Categorical) and site.hard(index).shape[-1] == 1:
+        return tf.squeeze(site.weights(index, size), -2)
+    return interpolated(tf.cast(site.numeric(index)[..., i], site.dtype), size)
 
 
 def interpolated(position: Any, size: Any) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradpass.rules.base import Rule, Site
-from gradpass.rules.choice import MOST
+from gradpass.rules.base import MOST, Rule, Site
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Numeric, Shadow
 
