@@ -51,8 +51,8 @@ def close_regions(
     blocked: dict[str, str],
 ) -> None:
     """Builds every region and the new model; fills the steps."""
-    work = _work(followed, steps)
     model = result.model
+    work = _work(model, followed, steps)
     objects = SavedObjectGraph()
     objects.MergeFrom(model.objects or SavedObjectGraph())
     new = Additions()
@@ -81,9 +81,9 @@ def close_regions(
         result.pb = result.model.raw
 
 
-def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step]) -> Work:
+def _work(model: Model, followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step]) -> Work:
     work = Work()
-    for _, blame in followed:
+    for verdict, blame in followed:
         if blame is None:
             continue
         for function, values in blame.relevant.items():
@@ -91,10 +91,12 @@ def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, St
         for stack, node, index in blame.cuts:
             if stack:
                 work.runs[node.function] = stack[-1]
-            step = steps.get(place_of(tuple(call.name for call in stack), node.name))
+            step = steps.get(place_of(model, verdict.name, tuple(call.name for call in stack), node.name))
             if step is not None:
                 work.cuts.setdefault(node.function, set()).add((node, index))
-                work.steps.setdefault((node, index), []).append(step)
+                several = work.steps.setdefault((node, index), [])
+                if not any(step is other for other in several):
+                    several.append(step)
     return work
 
 

@@ -52,8 +52,10 @@ class Repair:
         for verdict in self.before:
             served = {i for cut in verdict.cuts for i in cut.starves}
             for step in self.plan:
-                if step.declined is not None and any(step.cut is cut for cut in verdict.cuts):
-                    served -= set(step.cut.starves)
+                if step.declined is not None:
+                    for cut in verdict.cuts:
+                        if (cut.function, cut.node) == (step.cut.function, step.cut.node):
+                            served -= set(cut.starves)
             promised[verdict.name] = {verdict.targets[i].path for i in served}
         return promised
 
@@ -108,22 +110,27 @@ def repair(
     options = Options(mode, carrier, Knobs(temperature, absolute_temperature, kernel, choice), exact_only, rules or {})
     options.check()
     before = follow(model, entry)
-    steps = {place_of(cut.stack, cut.node): Step(cut) for verdict, _ in before for cut in verdict.cuts}
+    plan: dict[tuple[str | None, str], Step] = {}  # a cut that several entries meet is one step
+    steps: dict[str, Step] = {}
+    for verdict, _ in before:
+        for cut in verdict.cuts:
+            step = plan.setdefault((cut.function, cut.node), Step(cut))
+            steps[place_of(model, verdict.name, cut.stack, cut.node)] = step
     if not steps:
         return Repair(None, [], [verdict for verdict, _ in before], model)
     if model.kind == "metagraph":
         raise GradpassError(f"{model.path} has no weights beside it, which this version only checks; fix a SavedModel")
     repaired, inlined, blocked = _inlined(model, entry)
-    result = Repair(None, list(steps.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
+    result = Repair(None, list(plan.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
     from gradpass.rewrite.close import close_regions  # TensorFlow is imported only where something is built
 
     close_regions(result, steps, follow(repaired, entry), options, blocked)
     return result
 
 
-def place_of(stack: tuple[str, ...], node: str) -> str:
-    """A name for a node in its activation that inlining keeps: the call nodes down to it, and its own."""
-    return "/".join((*stack, node))
+def place_of(model: Model, entry: str, stack: tuple[str, ...], node: str) -> str:
+    """A name for a node in its activation that inlining keeps: the entry's function, the calls down to it, its own."""
+    return "/".join((model.entries[entry].function.name or "", *stack, node))
 
 
 def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str]], dict[str, str]]:
