@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradpass.flow.analysis import analyse
 from gradpass.program.savedmodel import read
 from gradpass.rewrite.fix import Repair, repair
 from tests.models import gradients, save, with_pb
@@ -181,3 +182,17 @@ def test_soft_mode_is_the_mixture(tmp_path: Path) -> None:
     assert v.any()
     random = np.random.default_rng(0).normal()
     np.testing.assert_allclose(w, random * (p * np.sum(X["x"]) * 3 + (1 - p) * 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("body", [linear, in_a_loop])
+def test_repaired_once_and_saved_again(body: Body, tmp_path: Path) -> None:
+    _, _, after = fixed(tmp_path, Two(body))
+    assert repair(read(tmp_path / "f")).pb is None
+    first = of(after)
+    tf.saved_model.save(after.module, str(tmp_path / "again"), signatures={"serving_default": after})
+    again = tf.saved_model.load(str(tmp_path / "again"))
+    signature = again.signatures["serving_default"]
+    signature.module = again
+    assert [g.tobytes() for g in of(signature)] == [g.tobytes() for g in first]
+    (verdict,) = analyse(read(tmp_path / "again"))
+    assert not verdict.cuts
