@@ -98,6 +98,11 @@ def in_a_branch(v: Any, w: Any, x: Any) -> Any:
     return tf.cond(w > 0, lambda: tf.cond(v[0] > 0.1, lambda: tf.ones([3]), lambda: tf.zeros([3])), lambda: w * x[0])
 
 
+def dense(v: Any, w: Any, x: Any) -> Any:
+    first, second = tf.ones([3, 2]), tf.constant([[0.5, 1.0, -1.0]] * 2)
+    return tf.cond(v[0] > 0, lambda: tf.nn.softmax(w * (x @ first)), lambda: tf.matmul(x, second, transpose_b=True))
+
+
 @tf.function(autograph=False)
 def doubled(x: Any) -> Any:
     return tf.reduce_sum(x * 2.0, 1)
@@ -108,7 +113,7 @@ def with_a_call(v: Any, w: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("carrier", ["bridge", "sum"])
-@pytest.mark.parametrize("body", [also_one_finite, in_a_loop, in_a_branch, with_a_call])
+@pytest.mark.parametrize("body", [also_one_finite, in_a_loop, in_a_branch, with_a_call, dense])
 def test_gradient_is_finite_and_there(body: Body, carrier: str, tmp_path: Path) -> None:
     result, before, after = fixed(tmp_path, Two(body), carrier=carrier)
     assert [step.declined for step in result.plan] == [None] * len(result.plan) and result.plan
@@ -145,6 +150,19 @@ def sizes_may_differ(v: Any, w: Any, x: Any) -> Any:
     return tf.cond(v[0] > 0, lambda: x, lambda: x + y)
 
 
+def inner_sizes_may_differ(v: Any, w: Any, x: Any) -> Any:
+    y = tf.boolean_mask(x, x[:, 0] > 0)
+    return tf.cond(v[0] > 0, lambda: tf.ones([3, 3]), lambda: tf.matmul(x, y, transpose_a=True))
+
+
+def shape_at_run_time(v: Any, w: Any, x: Any) -> Any:
+    """Whole numbers in a shape of whole numbers."""
+    shape = tf.stack([tf.size(x) // 2, 2])
+    return tf.cast(
+        tf.cond(v[0] > 0, lambda: tf.ones([2, 2], tf.int32), lambda: tf.reshape([1, 2, 3, 4], shape)), tf.float32
+    )
+
+
 def loops(v: Any, w: Any, x: Any) -> Any:
     return tf.cond(v[0] > 0, lambda: x, lambda: tf.while_loop(lambda a: tf.size(a) < 0, lambda a: [a * 2], [x])[0])
 
@@ -163,7 +181,8 @@ def _concrete(f: Any) -> Any:
 
 REFUSED = {
     divides: "FloorDiv", draws: "RandomStandardNormal", writes: "AssignAddVariableOp",
-    sizes_may_differ: "not known to fit", loops: "While", a_number: "is a number",
+    sizes_may_differ: "not known to fit", inner_sizes_may_differ: "not known to fit", loops: "While",
+    a_number: "is a number", shape_at_run_time: "which may fail",
 }  # fmt: skip
 
 
