@@ -46,14 +46,14 @@ class Work:
 
 def close_regions(
     result: Repair,
-    steps: dict[tuple[str, ...], Step],
+    steps: dict[str, Step],
     followed: list[tuple[EntryVerdict, Blame | None]],
     options: Options,
     blocked: dict[str, str],
 ) -> None:
     """Builds every region and the new model; fills the steps."""
-    work = _work(followed, steps)
     model = result.model
+    work = _work(model, followed, steps)
     objects = SavedObjectGraph()
     objects.MergeFrom(model.objects or SavedObjectGraph())
     new = Additions()
@@ -82,7 +82,7 @@ def close_regions(
         result.pb = result.model.raw
 
 
-def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[tuple[str, ...], Step]) -> Work:
+def _work(model: Model, followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step]) -> Work:
     work = Work()
     for verdict, blame in followed:
         if blame is None:
@@ -92,10 +92,12 @@ def _work(followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[tuple[s
         for stack, node, index in blame.cuts:
             if stack:
                 work.runs[node.function] = stack[-1]
-            step = steps.get(place_of(verdict.name, tuple(call.name for call in stack), node.name))
+            step = steps.get(place_of(model, verdict.name, tuple(call.name for call in stack), node.name))
             if step is not None:
                 work.cuts.setdefault(node.function, set()).add((node, index))
-                work.steps.setdefault((node, index), []).append(step)
+                several = work.steps.setdefault((node, index), [])
+                if not any(step is other for other in several):
+                    several.append(step)
     return work
 
 

@@ -53,8 +53,10 @@ class Repair:
         for verdict in self.before:
             served = {i for cut in verdict.cuts for i in cut.starves}
             for step in self.plan:
-                if step.declined is not None and any(step.cut is cut for cut in verdict.cuts):
-                    served -= set(step.cut.starves)
+                if step.declined is not None:
+                    for cut in verdict.cuts:
+                        if (cut.function, cut.node) == (step.cut.function, step.cut.node):
+                            served -= set(cut.starves)
             promised[verdict.name] = {verdict.targets[i].path for i in served}
         return promised
 
@@ -121,22 +123,27 @@ def _repair(
     model: Model, entry: str | None, options: Options, before: list[tuple[EntryVerdict, Blame | None]]
 ) -> Repair:
     """As `repair`, of a model of which every custom gradient is known."""
-    steps = {place_of(verdict.name, cut.stack, cut.node): Step(cut) for verdict, _ in before for cut in verdict.cuts}
+    plan: dict[tuple[str | None, str], Step] = {}  # a cut that several entries meet is one step
+    steps: dict[str, Step] = {}
+    for verdict, _ in before:
+        for cut in verdict.cuts:
+            step = plan.setdefault((cut.function, cut.node), Step(cut))
+            steps[place_of(model, verdict.name, cut.stack, cut.node)] = step
     if not steps:
         return Repair(None, [], [verdict for verdict, _ in before], model)
     if model.kind == "metagraph":
         raise GradpassError(f"{model.path} has no weights beside it, which this version only checks; fix a SavedModel")
     repaired, inlined, blocked = _inlined(model, entry)
-    result = Repair(None, list(steps.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
+    result = Repair(None, list(plan.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
     from gradpass.rewrite.close import close_regions  # TensorFlow is imported only where something is built
 
     close_regions(result, steps, follow(repaired, entry), options, blocked)
     return result
 
 
-def place_of(entry: str, stack: tuple[str, ...], node: str) -> tuple[str, ...]:
-    """A name for a node in its activation that inlining keeps: the entry, then "/"-joined calls and its own name."""
-    return entry, "/".join((*stack, node))
+def place_of(model: Model, entry: str, stack: tuple[str, ...], node: str) -> str:
+    """A name for a node in its activation that inlining keeps: the entry's function, the calls down to it, its own."""
+    return "/".join((model.entries[entry].function.name or "", *stack, node))
 
 
 def _inlined(model: Model, entry: str | None) -> tuple[Model, dict[str, list[str]], dict[str, str]]:

@@ -19,7 +19,7 @@ from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.program import edit
 from gradpass.program.graph import Node
 from gradpass.program.model import Model
-from gradpass.rewrite.fix import Repair, Step, place_of
+from gradpass.rewrite.fix import Repair, Step
 
 Followed = list[tuple[EntryVerdict, Blame | None]]
 Place = tuple[str | None, str]  # function and node
@@ -69,35 +69,29 @@ def repaired_without(
 
 def _steps(before: Followed, inner: Repair, followed: Followed, places: set[Place]) -> tuple[list[Step], set[Place]]:
     """The steps of the original's cuts, and the lost gradients inside which something stays severed."""
-    done = {}
-    for verdict, _ in followed:
-        for cut in verdict.cuts:
-            found = next(step for step in inner.plan if step.cut is cut)
-            done[place_of(verdict.name, cut.stack, cut.node)] = found
-    steps, unserved = [], set()
+    done = {_place(step.cut): step for step in inner.plan}
+    inside = {verdict.name: verdict.cuts for verdict, _ in followed}
+    known = {_place(cut) for verdict, _ in before for cut in verdict.cuts}
+    steps: dict[Place, Step] = {}
     for verdict, _ in before:
-        known = {place_of(verdict.name, cut.stack, cut.node) for cut in verdict.cuts}
         for cut in verdict.cuts:
-            place = place_of(verdict.name, cut.stack, cut.node)
+            place = _place(cut)
+            if place in steps:
+                continue
             if place in done:
-                got = [done[place]]
-                step = Step(cut)
+                got, step = [done[place]], Step(cut)
             else:
-                got = [
-                    other
-                    for at, other in done.items()
-                    if at[0] == verdict.name and at not in known and set(other.cut.starves) & set(cut.starves)
-                ]
+                shared = [c for c in inside[verdict.name] if _place(c) not in known and {*c.starves} & {*cut.starves}]
+                got = [done[_place(c)] for c in shared]
                 step = Step(cut, [RULE], "estimator" if got else "exact")
             for found in got:
                 step.rules += [rule for rule in found.rules if rule not in step.rules]
                 step.kind = found.kind
                 step.nodes_added += found.nodes_added
                 step.declined = step.declined or found.declined
-            if _place(cut) in places and step.declined:
-                unserved.add(_place(cut))
-            steps.append(step)
-    return steps, unserved
+            steps[place] = step
+    unserved = {place for place, step in steps.items() if place in places and step.declined}
+    return list(steps.values()), unserved
 
 
 def _stripped(model: Model, places: set[Place]) -> Model:

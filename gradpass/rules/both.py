@@ -18,15 +18,15 @@ from gradpass.rules.lazy import tf
 
 Size = int | tuple[int, int]  # a number, or the axis of an input
 
-# Elementwise and defined everywhere, whatever the values; operands broadcast.
+# As large as their operands, which broadcast, and defined everywhere, whatever the values.
 TOTAL = frozenset(
     {
         "Abs", "Add", "AddN", "AddV2", "Asinh", "Atan", "Atan2", "Cast", "Ceil", "Cos", "Cosh", "Elu", "Equal", "Erf",
         "Erfc", "Exp", "Expm1", "Floor", "Greater", "GreaterEqual", "Identity", "IsFinite", "IsInf", "IsNan",
-        "LeakyRelu", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum", "Mul",
-        "MulNoNan", "Neg", "NotEqual", "OnesLike", "Relu", "Relu6", "Rint", "Round", "SelectV2", "Selu", "Sigmoid",
-        "Sign", "Sin", "Sinh", "Snapshot", "Softplus", "Softsign", "Square", "SquaredDifference", "StopGradient", "Sub",
-        "Tan", "Tanh", "ZerosLike",
+        "LeakyRelu", "Less", "LessEqual", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum",
+        "Mul", "MulNoNan", "Neg", "NotEqual", "OnesLike", "Relu", "Relu6", "Rint", "Round", "SelectV2", "Selu",
+        "Sigmoid", "Sign", "Sin", "Sinh", "Snapshot", "Softmax", "Softplus", "Softsign", "Square", "SquaredDifference",
+        "StopGradient", "Sub", "Tan", "Tanh", "ZerosLike",
     }
 )  # fmt: skip
 
@@ -44,9 +44,8 @@ REDUCTIONS = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})
 # Of known sizes and constant arguments TensorFlow finds before the run whether they fit.
 OF_KNOWN_SIZES = frozenset(
     {
-        "BatchMatMulV2", "BiasAdd", "BroadcastTo", "ConcatV2", "Cumsum", "ExpandDims", "Fill", "LogSoftmax", "MatMul",
-        "Pack", "Pad", "PadV2", "Reshape", "ReverseV2", "Select", "Slice", "Softmax", "Split", "Squeeze",
-        "StridedSlice", "Tile", "Transpose", "Unpack",
+        "BatchMatMulV2", "BiasAdd", "BroadcastTo", "ConcatV2", "Cumsum", "ExpandDims", "Fill", "Pack", "Pad", "PadV2",
+        "Reshape", "ReverseV2", "Select", "Slice", "Split", "Squeeze", "StridedSlice", "Tile", "Transpose", "Unpack",
     }
 )  # fmt: skip
 
@@ -166,14 +165,16 @@ class Evaluator:
                 self._decline(node, "which raises for some whole numbers")
             if self.site.region.soft_mode:
                 self._decline(node, "which is not defined everywhere, in soft mode")
-        elif op not in TOTAL and op not in REDUCTIONS and op not in OF_KNOWN_SIZES:
+        elif op not in TOTAL and op not in REDUCTIONS and op not in OF_KNOWN_SIZES and op != "MatMul":
             self._decline(node, "which may fail where its branch is not taken")
+        sizes: tuple[Size, ...] | None
         if op in REDUCTIONS:
             sizes = self._reduced(node, inputs[0])
+        elif op == "MatMul":
+            sizes = self._product(node, *inputs)
         elif op in OF_KNOWN_SIZES:
             static = all(isinstance(s, int) for i in inputs for s in i.sizes)
-            shaping = [v for v in node.inputs if v.dtype not in (node.output_dtype(0), 10)]
-            if not static or any(constant(v.node) is None for v in shaping):
+            if not static or any(constant(v.node) is None for v in _shaping(node)):
                 self._decline(node, "which may fail: sizes that it works on are not known before the run")
             sizes = None
         else:
@@ -197,6 +198,16 @@ class Evaluator:
         kept = node.attr("keep_dims").b
         return tuple(1 if i in gone else s for i, s in enumerate(data.sizes) if kept or i not in gone)
 
+    def _product(self, node: Node, left: Known, right: Known) -> tuple[Size, ...]:
+        (rows, inner), (outer, columns) = left.sizes, right.sizes
+        if node.attr("transpose_a").b:
+            rows, inner = inner, rows
+        if node.attr("transpose_b").b:
+            outer, columns = columns, outer
+        if inner != outer:
+            self._decline(node, "of which the operands are not known to fit")
+        return rows, columns
+
     def _broadcast(self, node: Node, inputs: list[Known]) -> tuple[Size, ...]:
         out: list[Size] = [1] * max(len(i.sizes) for i in inputs)
         for one in inputs:
@@ -214,6 +225,19 @@ class Evaluator:
             "compute both results without it and choose with tf.where",
             self.site.node.name,
         )
+
+
+def _shaping(node: Node) -> list[Value]:
+    """The inputs that say how and not what: shapes, axes and places, whose type is not that of the first output."""
+    signature = opdefs.get(node.op)
+    assert signature is not None
+    found: list[Value] = []
+    at = 0
+    for arg, count in opdefs.arity(signature.inputs, node.attr):
+        if arg.type_attr not in (signature.outputs[0].type_attr, None):
+            found += node.inputs[at : at + count]
+        at += count
+    return found
 
 
 def _named(tensor: Any, index: int) -> Known:

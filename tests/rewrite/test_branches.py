@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradpass.flow.analysis import analyse
 from gradpass.program.savedmodel import read
 from gradpass.rewrite.fix import Repair, repair
 from tests.models import gradients, save, with_pb
@@ -97,6 +98,11 @@ def in_a_branch(v: Any, w: Any, x: Any) -> Any:
     return tf.cond(w > 0, lambda: tf.cond(v[0] > 0.1, lambda: tf.ones([3]), lambda: tf.zeros([3])), lambda: w * x[0])
 
 
+def dense(v: Any, w: Any, x: Any) -> Any:
+    first, second = tf.ones([3, 2]), tf.constant([[0.5, 1.0, -1.0]] * 2)
+    return tf.cond(v[0] > 0, lambda: tf.nn.softmax(w * (x @ first)), lambda: tf.matmul(x, second, transpose_b=True))
+
+
 @tf.function(autograph=False)
 def doubled(x: Any) -> Any:
     return tf.reduce_sum(x * 2.0, 1)
@@ -107,7 +113,7 @@ def with_a_call(v: Any, w: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("carrier", ["bridge", "sum"])
-@pytest.mark.parametrize("body", [also_one_finite, in_a_loop, in_a_branch, with_a_call])
+@pytest.mark.parametrize("body", [also_one_finite, in_a_loop, in_a_branch, with_a_call, dense])
 def test_gradient_is_finite_and_there(body: Body, carrier: str, tmp_path: Path) -> None:
     result, before, after = fixed(tmp_path, Two(body), carrier=carrier)
     assert [step.declined for step in result.plan] == [None] * len(result.plan) and result.plan
@@ -144,6 +150,19 @@ def sizes_may_differ(v: Any, w: Any, x: Any) -> Any:
     return tf.cond(v[0] > 0, lambda: x, lambda: x + y)
 
 
+def inner_sizes_may_differ(v: Any, w: Any, x: Any) -> Any:
+    y = tf.boolean_mask(x, x[:, 0] > 0)
+    return tf.cond(v[0] > 0, lambda: tf.ones([3, 3]), lambda: tf.matmul(x, y, transpose_a=True))
+
+
+def shape_at_run_time(v: Any, w: Any, x: Any) -> Any:
+    """Whole numbers in a shape of whole numbers."""
+    shape = tf.stack([tf.size(x) // 2, 2])
+    return tf.cast(
+        tf.cond(v[0] > 0, lambda: tf.ones([2, 2], tf.int32), lambda: tf.reshape([1, 2, 3, 4], shape)), tf.float32
+    )
+
+
 def loops(v: Any, w: Any, x: Any) -> Any:
     return tf.cond(v[0] > 0, lambda: x, lambda: tf.while_loop(lambda a: tf.size(a) < 0, lambda a: [a * 2], [x])[0])
 
@@ -162,7 +181,8 @@ def _concrete(f: Any) -> Any:
 
 REFUSED = {
     divides: "FloorDiv", draws: "RandomStandardNormal", writes: "AssignAddVariableOp",
-    sizes_may_differ: "not known to fit", loops: "While", a_number: "is a number",
+    sizes_may_differ: "not known to fit", inner_sizes_may_differ: "not known to fit", loops: "While",
+    a_number: "is a number", shape_at_run_time: "which may fail",
 }  # fmt: skip
 
 
@@ -181,3 +201,17 @@ def test_soft_mode_is_the_mixture(tmp_path: Path) -> None:
     assert v.any()
     random = np.random.default_rng(0).normal()
     np.testing.assert_allclose(w, random * (p * np.sum(X["x"]) * 3 + (1 - p) * 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("body", [linear, in_a_loop])
+def test_repaired_once_and_saved_again(body: Body, tmp_path: Path) -> None:
+    _, _, after = fixed(tmp_path, Two(body))
+    assert repair(read(tmp_path / "f")).pb is None
+    first = of(after)
+    tf.saved_model.save(after.module, str(tmp_path / "again"), signatures={"serving_default": after})
+    again = tf.saved_model.load(str(tmp_path / "again"))
+    signature = again.signatures["serving_default"]
+    signature.module = again
+    assert [g.tobytes() for g in of(signature)] == [g.tobytes() for g in first]
+    (verdict,) = analyse(read(tmp_path / "again"))
+    assert not verdict.cuts

@@ -103,3 +103,28 @@ def test_what_was_given_up_is_found_where_it_is(tmp_path: Path) -> None:
     assert b is None and a.any()
     again = repair(read(tmp_path / "f"))
     assert again.pb is None and [step.cut.op for step in again.plan] == ["AsString"]
+
+
+class TwoEntries(tf.Module):
+    """Two signatures with cuts of one name, in functions of their own, of which only one can be served."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v = tf.Variable([[1.0, 2.0, 3.0]], name="v")
+
+    @tf.function(input_signature=[], autograph=False)
+    def serve(self) -> dict[str, Any]:
+        return {"y": tf.cast(tf.argmax(self.v, 1), tf.float32)}
+
+    @tf.function(input_signature=[], autograph=False)
+    def computed_axis(self) -> dict[str, Any]:
+        return {"y": tf.cast(tf.argmax(self.v, tf.cast(tf.reduce_sum(tf.ones([1])), tf.int32)), tf.float32)}
+
+
+def test_cuts_of_one_name_in_two_entries_are_two_steps(tmp_path: Path) -> None:
+    module = TwoEntries()
+    signatures = {"serving_default": module.serve, "other": module.computed_axis}
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=signatures)
+    result = repair(read(tmp_path / "m"), entry="all")
+    assert sorted(step.declined is None for step in result.plan) == [False, True]
+    assert result.promised() == {"serving_default": {"v"}, "other": set()}
