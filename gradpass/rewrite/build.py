@@ -175,6 +175,9 @@ class Builder:
 
     def _made(self, node: Node) -> list[Shadow | None]:
         rule = self.region.rule[node]
+        given = [node.inputs[i] for i, source in self.region.soft[node].items() if not source]
+        if given and all(self.shadows[value] is None for value in given) and len(given) == len(self.region.soft[node]):
+            raise Decline(f"output {given[0].port} of {given[0].node.name!r} has no surrogate", node.name)
         if rule is not None:
             made = rule.shadow(Site(node, self))
             return made if isinstance(made, list) else [made]

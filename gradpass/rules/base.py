@@ -92,6 +92,14 @@ class Site:
         """What the op itself gave, without a gradient: a sample drawn, say, which no replay would give again."""
         return self.region.hard_output(self.node, port)
 
+    def used(self) -> set[int]:
+        """The outputs of the node that somebody reads."""
+        function = self.node.function
+        read = {v.port for node in function.nodes for v in node.inputs if v.node is self.node}
+        if function.is_graph:
+            return read | {v.port for v in self.node.used_outputs}  # whoever runs it may ask for any
+        return read | {v.port for v in function.results if v.node is self.node}
+
     def variable(self, index: int) -> Any:
         """The value of the variable whose resource is this input."""
         return self.region.read_variable(self.node, index)

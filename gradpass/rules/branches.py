@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradpass.flow.facts import is_float
-from gradpass.program.graph import Function, Value
+from gradpass.program.graph import Value
 from gradpass.rules.base import Rule, Site
 from gradpass.rules.both import Evaluator, branches_of
 from gradpass.rules.lazy import tf
@@ -47,7 +47,7 @@ class MixedBranches(Rule):
         node = site.node
         functions = branches_of(node)
         weights = self._weights(site, len(functions))
-        used = sorted(_used(node.function, site))
+        used = sorted(_used(site))
         evaluators = [Evaluator.of_branch(site, function) for function in functions]
         made: list[Shadow | None] = [None] * (1 + max(used))
         for port in used:
@@ -72,13 +72,9 @@ class MixedBranches(Rule):
         return [*weights, 1 - tf.add_n(weights) if weights else tf.ones([], site.dtype)]
 
 
-def _used(function: Function, site: Site) -> set[int]:
+def _used(site: Site) -> set[int]:
     """The outputs of the node that somebody reads and that can have a shadow."""
-    read = [*(v for node in function.nodes for v in node.inputs), *function.results]
-    found = {v.port for v in read if v.node is site.node and tf.as_dtype(v.dtype) not in (tf.resource, tf.variant)}
-    if function.is_graph:
-        found |= {v.port for v in site.node.used_outputs if is_float(v.dtype)}
-    return found
+    return {port for port in site.used() if tf.as_dtype(site.node.output_dtype(port)) not in (tf.resource, tf.variant)}
 
 
 def _fitted(site: Site, part: Any, hard: Any) -> Any:

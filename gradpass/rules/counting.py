@@ -9,6 +9,7 @@ from gradpass.flow.facts import is_float
 from gradpass.program.graph import Node
 from gradpass.rules.base import MOST, Kind, Rule, Site
 from gradpass.rules.lazy import tf
+from gradpass.rules.lookup import interpolated
 from gradpass.rules.search import buckets
 from gradpass.rules.shadow import Categorical, Numeric, Shadow
 
@@ -70,10 +71,19 @@ class ExpectedCount(Rule):
         known = tf.get_static_value(size)
         if several * int(known if known is not None else 1) > MOST:
             site.decline(f"it counts {several:,} numbers in {int(known):,} bins; count fewer at once")
-        chances = site.weights(0, tf.cast(size, tf.int32))
+        chances = self._chances(site, tf.cast(size, tf.int32))
         if binary:
             return Numeric(1 - tf.reduce_prod(1 - chances, -2))
         return Numeric(tf.reduce_sum(chances * weights[..., None], -2))
+
+    @staticmethod
+    def _chances(site: Site, size: Any) -> Any:
+        """Where each number is counted, [..., size]; what lies beyond is counted nowhere."""
+        shadow = site.shadow(0)
+        if isinstance(shadow, Categorical):
+            return shadow.over(size)
+        most = tf.cast(size, site.dtype)
+        return interpolated(tf.clip_by_value(site.numeric(0), tf.zeros_like(most), most), size + 1)[..., :-1]
 
     @staticmethod
     def _weights(site: Site) -> Any:
@@ -142,6 +152,8 @@ class FirstOccurrence(Rule):
         first = tf.math.unsorted_segment_min(tf.range(tf.size(groups)), groups, count)
         given = site.shadow(0)
         if not isinstance(given, Categorical):
+            if 2 in site.used():
+                site.decline("how often a number occurs hangs on equality; count in bins with tf.math.bincount")
             return [Numeric(tf.gather(site.numeric(0), first, axis=axis)), None, None]
         if len(given.support.shape) != 1 or site.rank(0) != 1:
             site.decline("what it compares has values of its own for each element; use tf.math.bincount")

@@ -149,7 +149,7 @@ class UnknownSize(Rule):
     misses = (
         ("tf.reduce_sum(tf.boolean_mask(c[:, :4], tf.transpose(v) > 0))", "multiply by the mask"),
         ("tf.dynamic_partition(c[0, :4], tf.cast(v[:, 0] > 0, tf.int32), 2)[1]", "multiply by the mask"),
-        ("tf.reduce_sum(tf.range(tf.cast(v[1, 0], tf.int32)))", "sequence_mask"),
+        ("tf.cast(tf.reduce_sum(tf.range(tf.cast(v[1, 0], tf.int32))), f)", "sequence_mask"),
     )
 
     def shadow(self, site: Site) -> Shadow:

@@ -22,7 +22,7 @@ class SoftBuckets(Rule):
     name = "soft-buckets"
     ops = ("Bucketize", "LowerBound", "UpperBound")
     hits = (
-        "tf.cast(tf.raw_ops.Bucketize(input=tf.cast(v, tf.float32), boundaries=[-0.5, 0.0, 0.7]), f)",
+        "tf.cast(tf.raw_ops.Bucketize(input=v, boundaries=[-0.5, 0.0, 0.75]), f)",
         "tf.gather(c, tf.searchsorted(tf.constant([-0.5, 0.4], f), v[0]))",
         "tf.cast(tf.searchsorted(tf.sort(v), v + 0.1, side='right'), f)",
         "tf.one_hot(tf.raw_ops.Bucketize(input=tf.argmax(v, 1), boundaries=[0.5]), 2, dtype=f)",

@@ -112,7 +112,7 @@ def test_soft_gradient_is_the_derivative_of_the_soft_value(soft: Repaired, index
     v.assign(V)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(signature()["y"] * cotangent)
-    derivative = float(np.sum(tape.gradient(loss, v).numpy() * direction))
+    derivative = float(np.sum(tf.convert_to_tensor(tape.gradient(loss, v)).numpy() * direction))
     assert abs(derivative - difference) <= 1e-6 * max(1.0, abs(difference))
     assert derivative != 0
 
