@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import tensorflow as tf
 from tensorboard.compat.proto.function_pb2 import FunctionDef
@@ -19,7 +19,7 @@ from gradpass.program.model import shape_of
 from gradpass.rewrite.region import Closing, Region
 from gradpass.rewrite.temperature import NAME as TEMPERATURE
 from gradpass.rules.base import Decline, Knobs, Site, constant
-from gradpass.rules.shadow import Numeric, Probability, Shadow
+from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
 
 READ = "read"
 VALUE = "value"
@@ -155,6 +155,15 @@ class Builder:
     def run(self, closing: Closing) -> Any:
         """The closing's shadow as a tensor of the value's own dtype and shape."""
         value = closing.value
+        self.follow(value)
+        shadow = self.shadows[value]
+        if shadow is None:
+            raise Decline(f"output {value.port} of {value.node.name!r} has no surrogate", value.node.name)
+        tensor = tf.cast(shadow.numeric(), value.dtype)
+        return tf.ensure_shape(tensor, spec((VALUE, value)).shape)
+
+    def follow(self, value: Value) -> None:
+        """Makes the shadows that a value's shadow needs, its own last."""
         for node in needed(self.region, value):
             rule = self.region.rule[node]
             label = rule.name if rule else "replay"
@@ -167,11 +176,6 @@ class Builder:
                     raise GradpassBug(f"rule {label}", node.name, f"{type(problem).__name__}: {problem}") from problem
             for port, shadow in enumerate(made):
                 self.shadows[node.output(port)] = shadow
-        shadow = self.shadows[value]
-        if shadow is None:
-            raise Decline(f"output {value.port} of {value.node.name!r} has no surrogate", value.node.name)
-        tensor = tf.cast(shadow.numeric(), value.dtype)
-        return tf.ensure_shape(tensor, spec((VALUE, value)).shape)
 
     def _made(self, node: Node) -> list[Shadow | None]:
         rule = self.region.rule[node]
@@ -267,9 +271,7 @@ class Recipe:
 def recipe(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> Recipe:
     """The recipe of a closing: what its shadow is computed from is found by building it once, in a graph of its own."""
     needs = Needs()
-    sources = {node.inputs[i] for node in needed(region, closing.value) for i, s in region.soft[node].items() if s}
-    wide = any(v.dtype == tf.float64.as_datatype_enum for v in sources)
-    dtype = tf.float64 if wide or any(map(_counts_far, needed(region, closing.value))) else tf.float32
+    dtype = _dtype(region, closing.value)
     made: dict[Key, Any] = {}
 
     def fetch(key: Key) -> Any:
@@ -284,6 +286,41 @@ def recipe(region: Region, closing: Closing, knobs: Knobs, soft_mode: bool) -> R
     with tf.Graph().as_default():
         Builder(region, knobs, soft_mode, fetch, dtype).run(closing)
     return Recipe(region, closing, knobs, soft_mode, needs, dtype)
+
+
+class Stand(NamedTuple):
+    """What a loop carries for a discrete value: the number of values that an index has, None for any other number."""
+
+    classes: int | None
+    dtype: int
+
+
+def stand(region: Region, value: Value, knobs: Knobs, soft_mode: bool) -> Stand:
+    """What can stand for a value that has a shadow."""
+
+    def fetch(key: Key) -> Any:
+        return tf.compat.v1.placeholder(spec(key).dtype, spec(key).shape)
+
+    dtype = _dtype(region, value)
+    with tf.Graph().as_default():
+        builder = Builder(region, knobs, soft_mode, fetch, dtype)
+        builder.follow(value)
+    known: list[int | None] = [s.weights.shape[-1] for s in builder.shadows.values() if _is_index(s)]
+    sizes = [size for size in known if size is not None]
+    index = isinstance(builder.shadows[value], Categorical) and sizes and len(sizes) == len(known)
+    return Stand(max(sizes) if index else None, dtype.as_datatype_enum)
+
+
+def _is_index(shadow: Shadow | None) -> TypeGuard[Categorical]:
+    return isinstance(shadow, Categorical) and shadow.counts
+
+
+def _dtype(region: Region, value: Value) -> Any:
+    """The dtype of a region's shadows up to a value."""
+    nodes = needed(region, value)
+    sources = {node.inputs[i] for node in nodes for i, s in region.soft[node].items() if s}
+    wide = any(v.dtype == tf.float64.as_datatype_enum for v in sources) or any(map(_counts_far, nodes))
+    return tf.float64 if wide else tf.float32
 
 
 def _counts_far(node: Node) -> bool:

@@ -9,6 +9,7 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
+from gradpass.flow.analysis import follow
 from gradpass.flow.blame import Blame
 from gradpass.flow.facts import BRANCHES, LOOPS, callees, facts
 from gradpass.flow.verdict import EntryVerdict
@@ -20,6 +21,7 @@ from gradpass.rewrite.carrier import Additions, carry
 from gradpass.rewrite.fix import Options, Repair, Step, place_of
 from gradpass.rewrite.region import Closing, Cut, Region, Stop
 from gradpass.rewrite.splice import GraphSplice, Splice
+from gradpass.rewrite.state import Crossing, State, carried, crossings
 from gradpass.rules.base import Decline
 
 TF1_LOOPS = frozenset({"Enter", "RefEnter"})
@@ -45,15 +47,11 @@ class Work:
 
 
 def close_regions(
-    result: Repair,
-    steps: dict[str, Step],
-    followed: list[tuple[EntryVerdict, Blame | None]],
-    options: Options,
-    blocked: dict[str, str],
+    result: Repair, steps: dict[str, Step], entry: str | None, options: Options, blocked: dict[str, str]
 ) -> None:
     """Builds every region and the new model; fills the steps."""
-    model = result.model
-    work = _work(model, followed, steps)
+    state = State()
+    model, work = _with_state(result.model, entry, steps, options, state)
     objects = SavedObjectGraph()
     objects.MergeFrom(model.objects or SavedObjectGraph())
     new = Additions()
@@ -62,7 +60,7 @@ def close_regions(
     for function, cuts in work.cuts.items():
         splice = GraphSplice(function) if function.is_graph else Splice(function)
         why = blocked.get(function.name or "") or _kept(function, work.runs.get(function))
-        served, stops = _close(function, cuts, work, splice, options, model, objects, new, why)
+        served, stops = _close(function, cuts, work, splice, options, model, objects, new, why, state)
         if splice.added:
             result.added[function.name or "the graph"] = splice.added
             result.repointed += splice.repointed
@@ -77,12 +75,41 @@ def close_regions(
         elif step.declined is None:
             step.declined = "; ".join(blocked.values()) or "no way from it to the loss can carry a surrogate"
     if functions or graph is not None:
+        for name, nodes in state.added.items():
+            result.added[name] = [*nodes, *result.added.get(name, ())]
         kept = objects if model.objects is not None else None
         result.model = edit.changed(model, [*functions, *new.functions], new.gradients, kept, graph)
         result.pb = result.model.raw
 
 
-def _work(model: Model, followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step]) -> Work:
+def _with_state(
+    model: Model, entry: str | None, steps: dict[str, Step], options: Options, state: State
+) -> tuple[Model, Work]:
+    """The model whose loops carry what regions want to carry through them, and the work on it."""
+    while True:
+        work = _work(model, follow(model, entry), steps, state)
+        regions = [
+            Region(function, function.results, cuts, work.relevant[function], options.rules, state=state)
+            for function, cuts in work.cuts.items()
+            if not function.is_graph
+        ]
+        wanted: dict[Crossing, build.Stand] = {}
+        for crossing, region, value in crossings(model, regions, state):
+            try:
+                found = build.stand(region, value, options.knobs, options.mode == "soft")
+            except Decline:  # met again, and told, when the region is closed
+                continue
+            known = wanted.get(crossing)
+            if known is None or (found.classes or 0) > (known.classes or 0):
+                wanted[crossing] = found
+        if not wanted:
+            return model, work
+        model = carried(model, wanted, state)
+
+
+def _work(
+    model: Model, followed: list[tuple[EntryVerdict, Blame | None]], steps: dict[str, Step], state: State
+) -> Work:
     work = Work()
     for verdict, blame in followed:
         if blame is None:
@@ -98,6 +125,11 @@ def _work(model: Model, followed: list[tuple[EntryVerdict, Blame | None]], steps
                 several = work.steps.setdefault((node, index), [])
                 if not any(step is other for other in several):
                     several.append(step)
+    for function in work.relevant:
+        for node in function.nodes if state.taken else ():
+            if (function.name, node.name) in state.taken:
+                work.cuts.setdefault(function, set()).add((node, 0))
+                work.steps[node, 0] = []
     return work
 
 
@@ -124,6 +156,8 @@ def _kept(function: Function, runs: Node | None) -> str | None:
 
 def _tell(work: Work, cuts: set[Cut], served: dict[Cut, Served], stops: list[Stop]) -> None:
     """Writes into the plan what the cuts of one function got, or why they got nothing."""
+    # What takes up the state of a loop is no cut of the plan: what it got is told with those that made the state.
+    taken = [served[cut] for cut in cuts if not work.steps[cut] and cut in served]
     for cut in cuts:
         got = served.get(cut)
         why = [stop.reason for stop in stops if cut in stop.cuts]
@@ -131,8 +165,10 @@ def _tell(work: Work, cuts: set[Cut], served: dict[Cut, Served], stops: list[Sto
             if got is None:
                 step.declined = "; ".join(dict.fromkeys(why)) or None
                 continue
-            step.rules = list(dict.fromkeys([*step.rules, *got.rules]))
-            step.nodes_added += got.nodes
+            step.rules = list(
+                dict.fromkeys([*step.rules, *got.rules, *(rule for other in taken for rule in other.rules)])
+            )
+            step.nodes_added += got.nodes + sum(other.nodes for other in taken)
             step.kind = got.kind
 
 
@@ -146,6 +182,7 @@ def _close(
     objects: SavedObjectGraph,
     new: Additions,
     blocked: str | None,
+    state: State,
 ) -> tuple[dict[Cut, Served], list[Stop]]:
     """Puts a carrier at every closing of a function's regions; gives what each cut got, and the stops met."""
     if function.is_graph and any(node.op in TF1_LOOPS for node in function.nodes):
@@ -159,7 +196,7 @@ def _close(
     kind = "soft" if soft else options.carrier if model.objects is not None else "sum"
     refused: dict[Node, str] = {}
     while True:
-        region = Region(function, results, cuts, work.relevant[function], options.rules, blocked, refused)
+        region = Region(function, results, cuts, work.relevant[function], options.rules, blocked, refused, state)
         recipes, stops, more = _recipes(region, options, soft)
         if not more:
             break

@@ -137,7 +137,7 @@ def _repair(
     result = Repair(None, list(plan.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
     from gradpass.rewrite.close import close_regions  # TensorFlow is imported only where something is built
 
-    close_regions(result, steps, follow(repaired, entry), options, blocked)
+    close_regions(result, steps, entry, options, blocked)
     return result
 
 

@@ -11,6 +11,7 @@ has a gradient of its own (a looked-up codebook), before calls, and at results.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gradpass.flow.analysis import dtype_name
 from gradpass.flow.facts import BRANCHES, LOOPS, callees, facts, is_float, trainable
@@ -18,6 +19,9 @@ from gradpass.flow.shapes import SHAPE_ONLY
 from gradpass.program import opdefs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
 from gradpass.rules.base import Rule, rule_for
+
+if TYPE_CHECKING:
+    from gradpass.rewrite.state import State
 
 Cut = tuple[Node, int]
 
@@ -68,7 +72,8 @@ class Region:
     could not be inlined into its callers, if that was wanted; `refused` why no shadow goes on at some nodes.
     `relevant` holds the values that reach the loss. Afterwards: `soft[node]` maps input index to True (a source: the
     value itself) or False (the value's shadow); `rule[node]` is the rule that serves it, None where the op itself is
-    replayed.
+    replayed; `entering` the inputs of loops, `leaving` the results, at which a discrete value's shadow stops because
+    nothing carries it on (`state`).
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Region:
         choices: dict[str, str] | None = None,
         blocked: str | None = None,
         refused: dict[Node, str] | None = None,
+        state: State | None = None,
     ) -> None:
         self.function = function
         self.results = results
@@ -90,10 +96,13 @@ class Region:
         self.choices = choices or {}
         self.blocked = blocked
         self.refused = refused or {}
+        self.state = state
         self.soft: dict[Node, dict[int, bool]] = {}
         self.rule: dict[Node, Rule | None] = {}
         self.closings: dict[Value, Closing] = {}
         self.stops: list[Stop] = []
+        self.entering: list[tuple[Node, int]] = []
+        self.leaving: list[int] = []
         self._origin: dict[Value, frozenset[Cut]] = {}  # shadowed values, and the cuts that their shadows come from
         self._live: set[Value] = set()
         self._must_close: set[Value] = set()
@@ -110,7 +119,8 @@ class Region:
                 continue
             if is_float(value.dtype):
                 self._closing(value).results.append(port)
-            else:
+            elif self.state is None or not self.state.leaves(self.function, port):
+                self.leaving.append(port)
                 why = self.blocked or "a severed discrete value leaves the function as a result"
                 self._stop(value.node, why, self._origin[value])
 
@@ -141,9 +151,11 @@ class Region:
     def _enter(self, node: Node, chosen: set[int], soft: list[int]) -> None:
         """A node that runs functions: what chooses among them mixes their results, no other shadow goes in."""
         picks = [0] if node.op in BRANCHES and 0 in soft else []
-        refused = [i for i in soft if i not in picks]
+        refused = [i for i in soft if i not in picks and not (self.state and self.state.enters(node, i))]
+        if node.op in LOOPS:
+            self.entering += [(node, i) for i in refused]
         if refused:
-            self._stop(node, _why_inner(node), self._cuts(node, set(), refused))
+            self._stop(node, _why_inner(node, refused), self._cuts(node, set(), refused))
         if not picks:
             if node.op in BRANCHES and 0 in chosen:
                 why = f"the predicate of {node.name!r} is a number; write the comparison out: tf.cond(x != 0, …)"
@@ -260,11 +272,25 @@ def replayable(node: Node) -> bool:
     return not (custom is not None and custom.s) and all(is_float(v.dtype) for v in node.used_outputs)
 
 
-def _why_inner(node: Node) -> str:
+def _why_inner(node: Node, refused: list[int]) -> str:
     if node.op in CALLS:
         return f"a severed discrete value enters the call {node.name!r}, which cannot be inlined"
+    if node.op in LOOPS and any(decides_only(node, i) for i in refused):
+        return (
+            f"it decides when the loop {node.name!r} ends, and a number of steps has no derivative; run a fixed number "
+            "of steps, and in each choose with tf.where between the new state and the old"
+        )
     where, instead = ("loop", "") if node.op in LOOPS else ("branches of", ", or choose with tf.where")
     return (
         f"a severed discrete value enters the {where} {node.name!r}; hand in what it is used for (what it looks up, "
         f"its one_hot) instead{instead}"
     )
+
+
+def decides_only(loop: Node, index: int) -> bool:
+    """Whether the condition of a loop reads one of its inputs, and its body only hands it on."""
+    program = loop.function.program
+    cond, body = (program.function(loop.attr(key).func.name) for key in ("cond", "body"))
+    argument = body.arguments[index].output(0)
+    read = any(value == argument for node in body.nodes for value in node.inputs)
+    return bool(cond.arguments[index].used_outputs) and body.results[index] == argument and not read

@@ -69,6 +69,29 @@ class Splice:
         proto.attr["_output_shapes"].list.shape.add().CopyFrom(shape or TensorShapeProto(unknown_rank=True))
         return f"{proto.name}:output:0"
 
+    def argument(self, name: str, dtype: int, shape: TensorShapeProto) -> str:
+        """One more argument of the function; gives how its nodes refer to it."""
+        assert isinstance(self.proto, FunctionDef)
+        signature = self.proto.signature
+        argument = signature.input_arg.add()
+        argument.name, argument.type = self.fresh(name), dtype
+        described = self.proto.arg_attr[len(signature.input_arg) - 1].attr
+        described["_output_shapes"].list.shape.add().CopyFrom(shape)
+        if "_input_shapes" in self.proto.attr:
+            self.proto.attr["_input_shapes"].list.shape.add().CopyFrom(shape)
+        self.added.append(argument.name)
+        return str(argument.name)
+
+    def result(self, name: str, dtype: int, text: str) -> None:
+        """One more result of the function."""
+        assert isinstance(self.proto, FunctionDef)
+        taken = {result.name for result in self.proto.signature.output_arg}
+        result = self.proto.signature.output_arg.add()
+        result.name, result.type = name, dtype
+        while result.name in taken:
+            result.name += "_"
+        self.proto.ret[result.name] = text
+
     def reference(self, value: Value) -> str:
         """How the function's nodes name a value, through what has been put behind it."""
         return self.references.get(value) or self.function.reference(value)

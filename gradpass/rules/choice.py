@@ -127,7 +127,7 @@ class SoftOneHot(Rule):
     ops = ("OneHot",)
     hits = (
         "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, dtype=f) @ c)",
-        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0, dtype=f))",
+        "tf.reduce_sum(tf.one_hot(tf.argmax(v, 1), 3, axis=0, on_value=2.0, off_value=-1.0, dtype=f) * c[:, :4])",
         "tf.reduce_sum(tf.one_hot(tf.cast(v, tf.int32), 4, dtype=f) * tf.range(4, dtype=f))",
         "tf.one_hot([0, 2], 3, on_value=v[0, 0], off_value=v[1, 0], dtype=f)",
     )

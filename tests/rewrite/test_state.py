@@ -1,0 +1,135 @@
+"""Discrete state that a loop carries: the gradient comes through its steps, and is that of the loop written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import gradpass as gp
+from gradpass.program.savedmodel import read
+from gradpass.rewrite.fix import repair
+from tests.models import gradients, save, with_pb
+
+STEPS, CLASSES, WIDTH = 3, 4, 3
+
+
+class Decoder(tf.Module):
+    """A greedy decoder: only a later step's look-up of `last` depends on an earlier step's argmax of `scores`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(3)
+        self.scores = tf.Variable(rng.normal(size=[CLASSES, CLASSES]), name="scores", dtype=tf.float64)
+        self.last = tf.Variable(rng.normal(size=[CLASSES, WIDTH]), name="last", dtype=tf.float64)
+
+    def step(self, token: Any) -> Any:
+        return tf.argmax(tf.gather(self.scores, token), 1, output_type=tf.int32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="x")], autograph=False)
+    def serve(self, x: Any) -> dict[str, Any]:
+        token = tf.while_loop(lambda i, t: i < STEPS, lambda i, t: (i + 1, self.step(t)), (0, x))[1]
+        return {"y": tf.gather(self.last, token)}
+
+
+class Feedback(tf.Module):
+    """What is drawn in one step decides whether the next one adds; a counter and a float are carried beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v = tf.Variable([0.4, -0.3, 0.8], name="v")
+
+    @tf.function(input_signature=[tf.TensorSpec([3], tf.float32, name="x")], autograph=False)
+    def serve(self, x: Any) -> dict[str, Any]:
+        def body(i: Any, on: Any, hits: Any, total: Any) -> Any:
+            noise = tf.random.stateless_uniform([3], tf.stack([i, 1]), -0.2, 0.2)
+            above = x * self.v + noise > 0.05
+            return i + 1, tf.logical_and(on, above), hits + tf.cast(above, tf.int32), total + tf.cast(on, tf.float32)
+
+        start = (0, tf.constant([True, True, False]), tf.zeros([3], tf.int32), tf.zeros([3]))
+        _, on, hits, total = tf.while_loop(lambda i, *_: i < STEPS, body, start)
+        return {"y": total + tf.cast(hits, tf.float32) * 0.1 + tf.cast(on, tf.float32)}
+
+
+TOKENS = {"x": tf.constant([0, 3, 1, 2, 2], tf.int32)}
+INPUTS: list[tuple[Callable[[], tf.Module], dict[str, Any]]] = [
+    (Decoder, TOKENS),
+    (Feedback, {"x": tf.constant([0.5, 1.5, -0.7])}),
+]
+
+
+def fixed(module: tf.Module, folder: Path, **options: Any) -> Any:
+    done = repair(read(save(module, folder / "m")), **options)
+    assert done.pb is not None and not [step.declined for step in done.plan if step.declined]
+    return tf.saved_model.load(str(with_pb(folder / "m", folder / "f", done.pb)))
+
+
+def variables(model: Any, module: tf.Module) -> list[Any]:
+    return [getattr(model, v.name.removesuffix(":0")) for v in module.trainable_variables]
+
+
+@pytest.mark.parametrize("carrier", ["bridge", "sum"])
+@pytest.mark.parametrize(("cls", "x"), INPUTS, ids=["decoder", "feedback"])
+def test_bits_stay_and_every_variable_gets_a_gradient(cls: Any, x: Any, carrier: str, tmp_path: Path) -> None:
+    module = cls()
+    model = fixed(module, tmp_path, carrier=carrier)
+    original = tf.saved_model.load(str(tmp_path / "m"))
+    before, after = (m.signatures["serving_default"](**x)["y"].numpy() for m in (original, model))
+    assert before.tobytes() == after.tobytes()
+    for gradient in gradients(model.signatures["serving_default"], variables(model, module), x):
+        assert gradient is not None and np.isfinite(gradient).all() and gradient.any()
+
+
+def by_hand(scores: Any, last: Any, soft: bool) -> Any:
+    """The decoder with its surrogates, written out step by step; T is 1."""
+
+    def instead(hard: Any, shadow: Any) -> Any:
+        return shadow if soft else hard + (shadow - tf.stop_gradient(shadow))
+
+    def looked_up(table: Any, token: Any, weights: Any) -> Any:
+        return instead(tf.gather(table, token), weights @ (table if soft else tf.stop_gradient(table)))
+
+    token = TOKENS["x"]
+    weights = tf.one_hot(token, CLASSES, dtype=tf.float64)
+    for _ in range(STEPS):
+        row = looked_up(scores, token, weights)
+        token = tf.argmax(row, 1, output_type=tf.int32)
+        weights = instead(tf.one_hot(token, CLASSES, dtype=tf.float64), tf.nn.softmax(row))
+        if not soft:
+            weights = tf.stop_gradient(tf.one_hot(token, CLASSES, dtype=tf.float64) - weights) + weights
+    return looked_up(last, token, weights)
+
+
+@pytest.mark.parametrize("mode", ["straight-through", "soft"])
+def test_gradient_is_that_of_the_loop_written_out(mode: Any, tmp_path: Path) -> None:
+    """In float64, the temperature absolute: the feedback from step to step is in it."""
+    module = Decoder()
+    model = fixed(module, tmp_path, mode=mode, absolute_temperature=True)
+    call = model.signatures["serving_default"]
+    found = [call(**TOKENS)["y"].numpy(), *gradients(call, variables(model, module), TOKENS)]
+    with tf.GradientTape() as tape:
+        value = by_hand(module.scores, module.last, mode == "soft")
+        cotangent = tf.constant(np.random.default_rng(0).normal(size=value.shape))
+        loss = tf.reduce_sum(value * cotangent)
+    expected = [value, *tape.gradient(loss, module.trainable_variables)]
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, tf.convert_to_tensor(other), rtol=1e-12, atol=1e-14)  # some ten terms rounded
+
+
+def test_plan_and_diff_tell_of_the_variable(tmp_path: Path) -> None:
+    report = gp.fix(save(Decoder(), tmp_path / "m"), tmp_path / "f", diff=True)
+    assert report.ok and "gradpass/carry = OneHot" in report.diff
+    assert any("carried-state" in step.rules for step in report.plan)
+    assert gp.fix(tmp_path / "f", tmp_path / "g").output is None
+    again = tf.saved_model.load(str(tmp_path / "f"))
+    tf.saved_model.save(again, str(tmp_path / "h"), signatures=again.signatures)
+    model = tf.saved_model.load(str(tmp_path / "h"))
+    assert all(g.any() for g in gradients(model.signatures["serving_default"], [model.scores, model.last], TOKENS))
+    assert (
+        gp.harden(tmp_path / "f", tmp_path / "hard").joinpath("saved_model.pb").read_bytes()
+        == (tmp_path / "m" / "saved_model.pb").read_bytes()
+    )
