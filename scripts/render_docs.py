@@ -48,7 +48,7 @@ def repair(code: type[Code]) -> str:
     """What `gradpass fix` does about it."""
     if code.refusal:
         return f"`gradpass fix` leaves it: {code.refusal}."
-    names = dict.fromkeys(rule.name for op in code.ops for rule in by_op().get(op, ()))
+    names = dict.fromkeys(rule.name for op in code.ops for rule in by_op().get(op, ()) if not rule.internal)
     if names:
         return f"`gradpass fix` keeps the values and adds a derivative: {', '.join(f'`{name}`' for name in names)}."
     return ""

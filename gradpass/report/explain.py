@@ -145,7 +145,7 @@ def _op(table: edges.EdgeTable, op: str, width: int) -> Iterator[RenderableType]
     how = table.how(op)
     if how:
         yield line(f"  known from: {how}")
-    rules_here = by_op().get(op, ())
+    rules_here = [rule for rule in by_op().get(op, ()) if not rule.internal]
     if rules_here:
         yield line(f"  rules: {', '.join(f'{rule.name} ({rule.kind})' for rule in rules_here)}")
 

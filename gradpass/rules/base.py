@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, NoReturn, Protocol
 
+import numpy as np
+
 from gradpass.program.graph import Node
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow
@@ -172,6 +174,12 @@ class Site:
         return Probability(value) if self.node.output_dtype(0) == 10 else Numeric(value)
 
 
+def finite(x: Any) -> Any:
+    """The value with what is infinite cut to the dtype's range, so that a difference of two is not NaN."""
+    limit = tf.constant(x.dtype.max / 4, x.dtype)
+    return tf.clip_by_value(x, -limit, limit)
+
+
 REACHES, GAP = (1e2, 1e4, 1e6), 50.0
 
 
@@ -205,9 +213,12 @@ def spread(x: Any, axis: int | None) -> Any:
 
 
 def constant(node: Node) -> Any:
-    """The value of a Const (through identities) as a numpy array; None for anything else."""
+    """The value of a Const (through identities, and stacked) as a numpy array; None for anything else."""
     while node.op == "Identity":
         node = node.inputs[0].node
+    if node.op == "Pack":
+        parts = [constant(value.node) for value in node.inputs]
+        return None if any(part is None for part in parts) else np.stack(parts, node.attr("axis").i)
     return tf.make_ndarray(_tensorflow_proto(node)) if node.op == "Const" else None
 
 
@@ -222,13 +233,14 @@ class Rule(ABC):
 
     `no_limit` says why its soft value cannot be held against the hard one, nor its derivative against differences of
     that value in float64: the derivative of a sample holds the noise, some ops know float32 only. Such a rule has tests
-    of its own.
+    of its own. `internal` rules serve only what gradpass puts into a graph itself.
     """
 
     name: ClassVar[str]
     ops: ClassVar[tuple[str, ...]]
     kind: ClassVar[Kind] = "estimator"
     no_limit: ClassVar[str | None] = None
+    internal: ClassVar[bool] = False
     hits: ClassVar[tuple[str, ...]] = ()
     misses: ClassVar[tuple[tuple[str, str], ...]] = ()
 

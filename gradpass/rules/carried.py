@@ -24,6 +24,7 @@ class CarriedState(Rule):
 
     name = "carried-state"
     ops = ("ArgMax", "Cast", "SelectV2")
+    internal = True
     hits = (
         "tf.gather(c, tf.while_loop(lambda i, k: i < 2, lambda i, k: (i + 1, tf.argmax(tf.gather(v[:3], k), 1)), "
         "(0, tf.constant([0, 2], tf.int64)))[1])",

@@ -69,8 +69,9 @@ class ExpectedCount(Rule):
             return Numeric(_added(site.hard(0), weights, tf.cast(size, tf.int64)))
         several = site.hard(0).shape.num_elements() or 1
         known = tf.get_static_value(size)
-        if several * int(known if known is not None else 1) > MOST:
-            site.decline(f"it counts {several:,} numbers in {int(known):,} bins; count fewer at once")
+        bins = 1 if known is None else int(known)
+        if several * bins > MOST:
+            site.decline(f"it counts {several:,} numbers in {bins:,} bins; count fewer at once")
         chances = self._chances(site, tf.cast(size, tf.int32))
         if binary:
             return Numeric(1 - tf.reduce_prod(1 - chances, -2))

@@ -73,6 +73,7 @@ def fast_sigmoid(x: Any) -> Any:
     snnTorch's fast_sigmoid(slope=k) is 2 / k times its derivative at T = 1 / k. Source: Zenke, Ganguli, "SuperSpike:
     Supervised Learning in Multilayer Spiking Neural Networks", 2018.
     """
+    x = tf.clip_by_value(x, -1e18, 1e18)  # of infinity it would be NaN, and of more its derivative
     return 0.5 + 0.5 * x / (1 + tf.abs(x))
 
 

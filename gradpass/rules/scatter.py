@@ -14,7 +14,8 @@ class SharedScatter(Rule):
     """A scatter at severed coordinates is its expectation: every update goes to all places, by their weights.
 
     Added or subtracted, the shares add up; put in a place (`tf.tensor_scatter_nd_update`), a share replaces as much of
-    what was there, and where shares add up to more than 1 they are taken in proportion. Coordinates are independent of
+    what was there, and where shares add up to more than 1 they are taken in proportion (so does what TensorFlow would
+    put twice into one place, in an order that it leaves open). Coordinates are independent of
     each other, as in `average-gather-nd`. So a confusion matrix is the expected one.
     """
 
@@ -132,6 +133,9 @@ class SharedSegments(Rule):
             site.decline("of a soft segment only sums and means are known; reduce over a one-hot mask instead")
         data, places = site.numeric(0), site.rank(1)
         count = tf.shape(site.outcome(0))[0]
+        size = (site.hard(1).shape.num_elements() or 1) * (site.outcome(0).shape[0] or 1)
+        if size > MOST:
+            site.decline(f"it would share its rows among segments with {size:,} weights; add fewer up at once")
         weights = tf.reshape(site.weights(1, count), tf.stack([-1, count]))
         rest = tf.shape(data)[places:]
         rows = tf.reshape(data, tf.concat([[tf.shape(weights)[0]], [-1]], 0))

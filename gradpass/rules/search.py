@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradpass.rules.base import MOST, Rule, Site
+from gradpass.rules.base import MOST, Rule, Site, finite
 from gradpass.rules.kernels import named
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Shadow
@@ -25,6 +25,7 @@ class SoftBuckets(Rule):
         "tf.cast(tf.raw_ops.Bucketize(input=v, boundaries=[-0.5, 0.0, 0.75]), f)",
         "tf.gather(c, tf.searchsorted(tf.constant([-0.5, 0.4], f), v[0]))",
         "tf.cast(tf.searchsorted(tf.sort(v), v + 0.1, side='right'), f)",
+        "tf.gather(c[0], tf.searchsorted(tf.constant([-float('inf'), 0.0, float('inf')], f), v[0]))",
         "tf.one_hot(tf.raw_ops.Bucketize(input=tf.argmax(v, 1), boundaries=[0.5]), 2, dtype=f)",
     )
 
@@ -52,7 +53,8 @@ def buckets(site: Site, x: Any, edges: Any) -> Any:
     places, several = x.shape.num_elements() or 1, (edges.shape[-1] or 0) + 1
     if places * several > MOST:
         site.decline(f"it sorts {places:,} numbers into {several:,} buckets; use fewer of either at once")
-    above = named(site.knobs.kernel or "logistic")((x[..., None] - edges) / site.temperature(x))
+    apart = finite(x)[..., None] - finite(edges)
+    above = named(site.knobs.kernel or "logistic")(apart / site.temperature(x))
     one = tf.ones_like(above[..., :1])
     above = tf.concat([one, above, 0 * one], -1)
     return above[..., :-1] - above[..., 1:]

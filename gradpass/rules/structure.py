@@ -19,7 +19,7 @@ class Carried(Rule):
 
     name = "carried"
     ops = (
-        "Identity", "Snapshot", "Reshape", "Transpose", "ExpandDims", "Squeeze", "Slice", "StridedSlice", "Tile",
+        "Identity", "Snapshot", "Reshape", "Transpose", "ExpandDims", "Squeeze", "Tile",
         "BroadcastTo", "ReverseV2", "Roll", "EnsureShape", "ConcatV2", "Pack", "Unpack", "Split", "SplitV",
         "Pad", "PadV2", "MirrorPad", "IdentityN", "Fill", "SpaceToDepth", "DepthToSpace", "BatchToSpaceND",
         "SpaceToBatchND", "MatrixDiagPart", "MatrixTranspose",

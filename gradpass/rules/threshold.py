@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradpass.rules.base import Rule, Site
+from gradpass.rules.base import Rule, Site, finite
 from gradpass.rules.kernels import named
 from gradpass.rules.lazy import tf
 from gradpass.rules.shadow import Categorical, Numeric, Probability, Shadow, of_one_index
@@ -65,7 +65,7 @@ class SmoothOrder(Rule):
         known = exact(site, site.node.op)
         if known is not None:
             return known
-        difference = site.numeric(0) - site.numeric(1)
+        difference = finite(site.numeric(0)) - finite(site.numeric(1))
         return Probability(step(site, difference if site.node.op.startswith("Greater") else -difference))
 
 
@@ -89,7 +89,7 @@ class SmoothEqual(Rule):
         known = exact(site, site.node.op)
         if known is not None:
             return known
-        a, b = site.numeric(0), site.numeric(1)
+        a, b = finite(site.numeric(0)), finite(site.numeric(1))
         if isinstance(site.shadow(0) or site.shadow(1), Probability):
             same = a * b + (1 - a) * (1 - b)
         else:
@@ -116,7 +116,7 @@ class SmoothNear(Rule):
     hits = ("tf.reduce_sum(tf.cast(tf.raw_ops.ApproximateEqual(x=v, y=0 * v, tolerance=0.5), f))",)
 
     def shadow(self, site: Site) -> Shadow:
-        difference = site.numeric(0) - site.numeric(1)
+        difference = finite(site.numeric(0)) - finite(site.numeric(1))
         kernel = named(site.knobs.kernel or "logistic")
         temperature = site.temperature(difference)
         tolerance = site.node.attr("tolerance").f

@@ -36,6 +36,14 @@ def derivative(kernel: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_infinity_is_no_nan(name: str, dtype: Any) -> None:
+    x = np.array([-np.inf, -np.finfo(dtype).max, np.finfo(dtype).max, np.inf], dtype)
+    np.testing.assert_allclose(KERNELS[name](tf.constant(x)).numpy(), [0, 0, 1, 1], rtol=0, atol=1e-7)
+    assert np.isfinite(derivative(KERNELS[name], x)).all()
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_is_a_symmetric_distribution_function(name: str) -> None:
     kernel = KERNELS[name]
     value = kernel(tf.constant(X)).numpy()

@@ -27,6 +27,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 P, Q = softmax(V), sigmoid(V - 0.5)
+MATRIX = np.eye(3)[LABELS].T @ P  # truths by predictions
+HITS_OF = "(lambda m: 2 * tf.linalg.diag_part(m) / (tf.reduce_sum(m, 0) + tf.reduce_sum(m, 1)))"
+COUNTED = "tf.math.count_nonzero"
+TRUE = f"tf.constant({TRUTHS.tolist()}, f) > 0.5"
 EXPECTED: dict[str, Any] = {
     f"tf.reduce_mean(tf.cast(tf.equal(tf.cast(tf.argmax(v, 1), f), tf.constant({LABELS.tolist()}, f)), f))": np.mean(
         P[np.arange(4), LABELS]
@@ -35,6 +39,12 @@ EXPECTED: dict[str, Any] = {
         TRUTHS * Q + (1 - TRUTHS) * (1 - Q)
     ),
     "tf.reduce_mean(tf.cast(tf.cast(v > 0.5, f) < 0.9, f))": np.mean(1 - Q),
+    f"tf.math.confusion_matrix({LABELS.tolist()}, tf.argmax(v, 1), 3, dtype=f)": MATRIX,
+    f"{HITS_OF}(tf.math.confusion_matrix({LABELS.tolist()}, tf.argmax(v, 1), 3, dtype=f))": 2
+    * np.diag(MATRIX)
+    / (MATRIX.sum(0) + MATRIX.sum(1)),
+    f"{COUNTED}((v > 0.5) & ({TRUE}), dtype=f) / {COUNTED}(v > 0.5, dtype=f)": (Q * TRUTHS).sum() / Q.sum(),
+    f"{COUNTED}((v > 0.5) & ({TRUE}), dtype=f) / {TRUTHS.sum()}": (Q * TRUTHS).sum() / TRUTHS.sum(),
 }
 
 
