@@ -142,7 +142,8 @@ class FirstOccurrence(Rule):
     )
 
     def kind_of(self, node: Node, severed: Collection[int]) -> Kind:
-        return "exact" if is_float(node.inputs[0].dtype) else self.kind
+        dtype = node.attr("T")
+        return "exact" if dtype is not None and is_float(dtype.type) else self.kind
 
     def shadow(self, site: Site) -> list[Shadow | None]:
         axis = 0
