@@ -14,8 +14,7 @@ def inline(function: Function, call_names: set[str]) -> FunctionDef:
 
     Control edges keep their meaning: what waited for the call waits for every side effect of its body, and the body's
     nodes that read nothing of the body wait for what the call waited for. Declines where the callee carries a custom
-    gradient, whose
-    registered function refers to it by name.
+    gradient, whose registered function refers to it by name.
     """
     if function.is_graph:
         raise Decline(

@@ -3,8 +3,8 @@
 A rule is one class in a file of this folder: it says which ops it serves, carries examples that lose their gradient and
 are repaired (`hits`) and examples that it declines with the reason (`misses`), and its docstring is its documentation.
 Both kinds of example are expressions in a variable `v` of shape [4, 3], a constant `c` of shape [3, 5], their float
-dtype `f`
-and `tf`; the tests are made from them. A file added to this folder registers itself; there is no list of rules.
+dtype `f` and `tf`; the tests are made from them. A file added to this folder registers itself; there is no list of
+rules.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a shadow can be: the differentiable stand-in of a value that carries no gradient.
 
 All tensors are of the region's float dtype. A shadow has the shape of the value it stands for; a Categorical has one
-axis
-more, the last, over its possible values.
+axis more, the last, over its possible values.
 """
 
 from __future__ import annotations
