@@ -41,14 +41,20 @@ def crosscheck(
     with _quiet():
         progress("cross-check: loading both models")
         loaded = attempt(lambda: (load_plain(original), load_plain(fixed)))
-        for entry in entries:
-            if loaded.value is None:
-                answers = [Check(name, "failed", reason=loaded.reason) for name in VALUES + ONNX + VERDICT]
-            else:
-                pair = _Pair(original, *loaded.value, entry, samples, seed)
-                answers = pair.checks(promised.get(entry, []), mode, progress)
+        if loaded.value is None:
+            answers = [[Check(name, "failed", reason=loaded.reason) for name in VALUES + ONNX + VERDICT]] * len(entries)
+        else:
+            pairs = [_Pair(original, *loaded.value, entry, samples, seed) for entry in entries]
+            # TensorFlow no longer differentiates a loaded loop that was first run inside another function, as an export
+            # runs it: gradients come first, of all entries.
+            asked = [pair.asked(promised.get(pair.entry, []), mode, progress) for pair in pairs]
+            answers = [
+                [*values, *pair.exported(values, progress), *verdict]
+                for pair, (values, verdict) in zip(pairs, asked, strict=True)
+            ]
+        for entry, several in zip(entries, answers, strict=True):
             suffix = f" of {entry}" if len(entries) > 1 else ""
-            checks += [replace(check, name=check.name + suffix) for check in answers]
+            checks += [replace(check, name=check.name + suffix) for check in several]
     return checks
 
 
@@ -62,12 +68,14 @@ class _Pair:
         self.entry = entry
         self.samples = samples
         self.seed = seed
+        self.kept: list[Sample] = []  # the inputs that both were run on
 
-    def checks(self, promised: list[str], mode: Mode, progress: Callable[[str], None]) -> list[Check]:
-        """All checks of this entry, in the order in which they are told."""
-        kept: list[Sample] = []
+    def asked(
+        self, promised: list[str], mode: Mode, progress: Callable[[str], None]
+    ) -> tuple[list[Check], list[Check]]:
+        """What both answer in TensorFlow: the values, and the gradients that are promised."""
         progress(f"cross-check: values of {self.entry}")
-        values = guarded(VALUES, lambda: [self._values(mode, kept)])
+        values = guarded(VALUES, lambda: [self._values(mode)])
         if values[0].status == "failed" and attempt(self._varies).value:
             reason = "the original itself gives other outputs after each load (random ops, or sums in varying order)"
             values = [replace(values[0], status="skipped", reason=reason)]
@@ -76,32 +84,36 @@ class _Pair:
             if not promised:
                 raise Skip("the plan promises no gradient to this entry")
             after = _signature(self.fixed, self.entry, "fixed model")
-            return [check_promises(VERDICT[0], self.fixed, after, promised, self._needed(kept, values), self.seed)]
+            return [check_promises(VERDICT[0], self.fixed, after, promised, self._needed(values), self.seed)]
+
+        progress(f"cross-check: promised gradients of {self.entry}")
+        return values, guarded(VERDICT, verdict)
+
+    def exported(self, values: list[Check], progress: Callable[[str], None]) -> list[Check]:
+        """What both give as ONNX models."""
 
         def onnx() -> list[Check]:
             before = _signature(self.original, self.entry, "original")
             after = _signature(self.fixed, self.entry, "fixed model")
-            return onnx_checks(ONNX, before, after, self._needed(kept, values))
+            return onnx_checks(ONNX, before, after, self._needed(values))
 
         progress(f"cross-check: ONNX export of {self.entry}")
-        exports = guarded(ONNX, onnx)
-        progress(f"cross-check: promised gradients of {self.entry}")
-        return values + exports + guarded(VERDICT, verdict)
+        return guarded(ONNX, onnx)
 
-    def _values(self, mode: Mode, kept: list[Sample]) -> Check:
+    def _values(self, mode: Mode) -> Check:
         before = _signature(self.original, self.entry, "original")
         after = _signature(self.fixed, self.entry, "fixed model")
-        return compare_values(VALUES[0], mode == "soft", run_both(before, after, self.samples, self.seed), kept)
+        return compare_values(VALUES[0], mode == "soft", run_both(before, after, self.samples, self.seed), self.kept)
 
     def _varies(self) -> bool:
         """Whether two loads of the original already differ where the fixed model did."""
         one, two = (_signature(load_plain(self.path), self.entry, "original") for _ in range(2))
         return compare_values("", False, run_both(one, two, self.samples, self.seed), []).status == "failed"
 
-    def _needed(self, kept: list[Sample], values: list[Check]) -> list[Sample]:
-        if not kept:
+    def _needed(self, values: list[Check]) -> list[Sample]:
+        if not self.kept:
             raise Skip(f"there is no input to check with: {values[0].reason}")
-        return kept
+        return self.kept
 
 
 def _signature(loaded: Loaded, entry: str, whose: str) -> Signature:
