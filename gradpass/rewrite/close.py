@@ -162,6 +162,7 @@ def _tell(work: Work, cuts: set[Cut], served: dict[Cut, Served], stops: list[Sto
         got = served.get(cut)
         why = [stop.reason for stop in stops if cut in stop.cuts]
         for step in work.steps[cut]:
+            step.stopped += why
             if got is None:
                 step.declined = "; ".join(dict.fromkeys(why)) or None
                 continue

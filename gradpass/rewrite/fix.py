@@ -19,16 +19,22 @@ from gradpass.rules.base import Decline, Knobs, by_op
 from gradpass.rules.kernels import named
 from gradpass.soft.simplex import WEIGHTS
 
+Place = tuple[str | None, str]  # function and node
+
 
 @dataclass
 class Step:
-    """What becomes of one cut: the rules that its region uses and the nodes that they add, or why it stays."""
+    """What becomes of one cut: the rules that its region uses and the nodes that they add, or why it stays.
+
+    `stopped` says where its surrogate could not go on, though it may have gone on elsewhere.
+    """
 
     cut: Cut
     rules: list[str] = field(default_factory=list)
     kind: str = "estimator"
     nodes_added: int = 0
     declined: str | None = None
+    stopped: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -122,23 +128,49 @@ def repair(
 def _repair(
     model: Model, entry: str | None, options: Options, before: list[tuple[EntryVerdict, Blame | None]]
 ) -> Repair:
-    """As `repair`, of a model of which every custom gradient is known."""
-    plan: dict[tuple[str | None, str], Step] = {}  # a cut that several entries meet is one step
-    steps: dict[str, Step] = {}
-    for verdict, _ in before:
-        for cut in verdict.cuts:
-            step = plan.setdefault((cut.function, cut.node), Step(cut))
-            steps[place_of(model, verdict.name, cut.stack, cut.node)] = step
-    if not steps:
+    """As `repair`, of a model of which every custom gradient is known.
+
+    A surrogate may go on from a cut on one way and be stopped on that to the loss. Then the cut is given up, and all is
+    done again without it.
+    """
+    if not any(verdict.cuts for verdict, _ in before):
         return Repair(None, [], [verdict for verdict, _ in before], model)
     if model.kind == "metagraph":
         raise GradpassError(f"{model.path} has no weights beside it, which this version only checks; fix a SavedModel")
-    repaired, inlined, blocked = _inlined(model, entry)
-    result = Repair(None, list(plan.values()), [verdict for verdict, _ in before], repaired, inlined=inlined)
     from gradpass.rewrite.close import close_regions  # TensorFlow is imported only where something is built
 
-    close_regions(result, steps, entry, options, blocked)
-    return result
+    verdicts = [verdict for verdict, _ in before]
+    repaired, calls, blocked = _inlined(model, entry)
+    given_up: dict[Place, str] = {}
+    while True:
+        plan: dict[Place, Step] = {}  # a cut that several entries meet is one step
+        steps: dict[str, Step] = {}
+        for verdict in verdicts:
+            for cut in verdict.cuts:
+                step = plan.setdefault((cut.function, cut.node), Step(cut))
+                steps[place_of(model, verdict.name, cut.stack, cut.node)] = step
+        result = Repair(None, list(plan.values()), verdicts, repaired, inlined=calls)
+        wanted = {place: step for place, step in steps.items() if (step.cut.function, step.cut.node) not in given_up}
+        close_regions(result, wanted, entry, options, blocked)
+        for place, reason in given_up.items():
+            plan[place].declined = reason
+        still = _stopped(result, entry, wanted)
+        if not still:
+            return result
+        given_up |= still
+
+
+def _stopped(result: Repair, entry: str | None, steps: dict[str, Step]) -> dict[Place, str]:
+    """The cuts that have been served and still sever somebody, with what their surrogates were stopped by."""
+    if result.pb is None:
+        return {}
+    found = {}
+    for verdict, _ in follow(result.model, entry):
+        for cut in verdict.cuts:
+            step = steps.get(place_of(result.model, verdict.name, cut.stack, cut.node))
+            if step is not None and step.rules and step.stopped:
+                found[step.cut.function, step.cut.node] = "; ".join(dict.fromkeys(step.stopped))
+    return found
 
 
 def place_of(model: Model, entry: str, stack: tuple[str, ...], node: str) -> str:

@@ -19,10 +19,9 @@ from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.program import edit
 from gradpass.program.graph import Node
 from gradpass.program.model import Model
-from gradpass.rewrite.fix import Repair, Step
+from gradpass.rewrite.fix import Place, Repair, Step
 
 Followed = list[tuple[EntryVerdict, Blame | None]]
-Place = tuple[str | None, str]  # function and node
 RULE = "lost-gradient"
 
 

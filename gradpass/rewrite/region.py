@@ -175,6 +175,11 @@ class Region:
                     self._must_close.add(value)
 
     def _why_not(self, node: Node) -> str:
+        if node.op.startswith("TensorList"):
+            return (
+                "a TensorArray of severed whole numbers or truth values has no surrogate; write into it what they are "
+                "used for (what they look up, their one_hot)"
+            )
         return self.refused.get(node) or f"no rule says how a surrogate goes through {node.op}"
 
     def _carries(self, node: Node, index: int, rows: tuple[tuple[int, ...] | None, ...], inner: bool) -> bool:

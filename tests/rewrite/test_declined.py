@@ -128,3 +128,26 @@ def test_cuts_of_one_name_in_two_entries_are_two_steps(tmp_path: Path) -> None:
     result = repair(read(tmp_path / "m"), entry="all")
     assert sorted(step.declined is None for step in result.plan) == [False, True]
     assert result.promised() == {"serving_default": {"v"}, "other": set()}
+
+
+class Written(tf.Module):
+    """Severed numbers are fed back, which a surrogate follows, and written into a TensorArray, which none does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.eye(3) + 0.1, dtype=tf.float32, name="w")
+
+    @tf.function(input_signature=[], autograph=False)
+    def serve(self) -> dict[str, Any]:
+        def body(i: Any, token: Any, written: Any) -> Any:
+            token = tf.argmax(tf.gather(self.w, token), 1, output_type=tf.int32)
+            return i + 1, token, written.write(i, token)
+
+        start = (0, tf.constant([0, 2]), tf.TensorArray(tf.int32, 3))
+        return {"y": tf.gather([1.0, 2.0, 5.0], tf.while_loop(lambda i, *_: i < 3, body, start)[2].stack())}
+
+
+def test_a_cut_of_which_the_way_to_the_loss_is_stopped_is_not_served_elsewhere(tmp_path: Path) -> None:
+    report = gp.fix(save(Written(), tmp_path / "m"), tmp_path / "f")
+    assert report.output is None
+    assert ["TensorArray" in (step.declined or "") for step in report.plan] == [True]
