@@ -24,6 +24,7 @@ from gradpass.program import opdefs, skim
 
 Source = Any  # a FunctionDef or GraphDef, or its bytes
 
+OWN = "__inference_gradpass_"  # how the names of functions begin that a repair adds
 ARGUMENT = "_Arg"
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 BACK_EDGE = frozenset({"NextIteration", "RefNextIteration"})

@@ -13,7 +13,7 @@ from gradpass.flow.analysis import dtype_name
 from gradpass.flow.facts import FLOAT
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.flow.verdict import Target as Judged
-from gradpass.program.graph import Node, Value
+from gradpass.program.graph import OWN, Node, Value
 from gradpass.program.model import Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
@@ -91,7 +91,7 @@ class _Builder:
     def _severed(self, verdict: EntryVerdict, add: Any) -> None:
         """The causes of an entry that has something to differentiate."""
         severing = self._severing(verdict.cuts)
-        for cut in verdict.cuts:
+        for cut in _others(verdict.cuts):
             add((cut.function, cut.node, cut.derivative), self._code_of(cut), cut.starves, cut)
         for cut in verdict.raising:
             code = self._code_of(cut, bystander=(cut.function, cut.node) not in severing)
@@ -351,6 +351,13 @@ class _Cause:
             passes = ", though no way from there passes through this op" if plain else ""
             notes.append(f"TensorFlow raises for {whom(beside, 'target')} too{passes}")
         return notes
+
+
+def _others(cuts: list[Cut]) -> list[Cut]:
+    """The cuts but for our own bridges, behind which something stays severed by a cut that is told."""
+    told = [cut for cut in cuts if not (cut.function or "").startswith(OWN)]
+    named = {target for cut in told for target in cut.starves}
+    return [cut for cut in cuts if cut in told or not named.issuperset(cut.starves)]
 
 
 def _what(cut: Cut | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorboard.compat.proto.function_pb2 import FunctionDef
@@ -107,7 +107,7 @@ class Builder:
         if source is None:
             return None
         value = node.inputs[index]
-        return Numeric(tf.cast(self.fetch((SOURCE, value)), self.dtype)) if source else self.shadows[value]
+        return Numeric(tf.cast(self.fetch((SOURCE, value)), self.dtype)) if source else self.shadows.get(value)
 
     def is_source(self, node: Node, index: int) -> bool:
         return self.region.soft.get(node, {}).get(index, False)
@@ -156,7 +156,7 @@ class Builder:
         """The closing's shadow as a tensor of the value's own dtype and shape."""
         value = closing.value
         self.follow(value)
-        shadow = self.shadows[value]
+        shadow = self.shadows.get(value)
         if shadow is None:
             raise Decline(f"output {value.port} of {value.node.name!r} has no surrogate", value.node.name)
         tensor = tf.cast(shadow.numeric(), value.dtype)
@@ -180,7 +180,11 @@ class Builder:
     def _made(self, node: Node) -> list[Shadow | None]:
         rule = self.region.rule[node]
         given = [node.inputs[i] for i, source in self.region.soft[node].items() if not source]
-        if given and all(self.shadows[value] is None for value in given) and len(given) == len(self.region.soft[node]):
+        if (
+            given
+            and all(self.shadows.get(value) is None for value in given)
+            and len(given) == len(self.region.soft[node])
+        ):
             raise Decline(f"output {given[0].port} of {given[0].node.name!r} has no surrogate", node.name)
         if rule is not None:
             made = rule.shadow(Site(node, self))
@@ -305,14 +309,9 @@ def stand(region: Region, value: Value, knobs: Knobs, soft_mode: bool) -> Stand:
     with tf.Graph().as_default():
         builder = Builder(region, knobs, soft_mode, fetch, dtype)
         builder.follow(value)
-    known: list[int | None] = [s.weights.shape[-1] for s in builder.shadows.values() if _is_index(s)]
-    sizes = [size for size in known if size is not None]
-    index = isinstance(builder.shadows[value], Categorical) and sizes and len(sizes) == len(known)
-    return Stand(max(sizes) if index else None, dtype.as_datatype_enum)
-
-
-def _is_index(shadow: Shadow | None) -> TypeGuard[Categorical]:
-    return isinstance(shadow, Categorical) and shadow.counts
+    shadow = builder.shadows.get(value)
+    classes = shadow.weights.shape[-1] if isinstance(shadow, Categorical) and shadow.counts else None
+    return Stand(classes, dtype.as_datatype_enum)
 
 
 def _dtype(region: Region, value: Value) -> Any:

@@ -25,7 +25,7 @@ from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradien
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 from tensorboard.compat.proto.struct_pb2 import StructuredValue
 
-from gradpass.program.graph import CustomGradient, Program
+from gradpass.program.graph import OWN, CustomGradient, Program
 from gradpass.rewrite.build import Recipe, function_def
 
 
@@ -42,7 +42,7 @@ class Additions:
         """A function name that is free. TensorFlow strips `__inference_` and the number again when it loads one."""
         serial = 0
         while True:
-            name = f"__inference_gradpass_{stem}_{serial}"
+            name = f"{OWN}{stem}_{serial}"
             if name not in program.functions and name not in self.names:
                 self.names.add(name)
                 return name

@@ -21,7 +21,7 @@ from gradpass.rewrite.carrier import Additions, carry
 from gradpass.rewrite.fix import Options, Repair, Step, place_of
 from gradpass.rewrite.region import Closing, Cut, Region, Stop
 from gradpass.rewrite.splice import GraphSplice, Splice
-from gradpass.rewrite.state import Crossing, State, carried, crossings
+from gradpass.rewrite.state import Crossing, State, agreed, carried, crossings
 from gradpass.rules.base import Decline
 
 TF1_LOOPS = frozenset({"Enter", "RefEnter"})
@@ -86,6 +86,7 @@ def _with_state(
     model: Model, entry: str | None, steps: dict[str, Step], options: Options, state: State
 ) -> tuple[Model, Work]:
     """The model whose loops carry what regions want to carry through them, and the work on it."""
+    soft = options.mode == "soft"
     while True:
         work = _work(model, follow(model, entry), steps, state)
         regions = [
@@ -93,17 +94,17 @@ def _with_state(
             for function, cuts in work.cuts.items()
             if not function.is_graph
         ]
-        wanted: dict[Crossing, build.Stand] = {}
+        stands: dict[Crossing, dict[bool, build.Stand]] = {}
         for crossing, region, value in crossings(model, regions, state):
+            entering = value == crossing.loop.inputs[crossing.port]
             try:
-                found = build.stand(region, value, options.knobs, options.mode == "soft")
+                found = build.stand(region, value, options.knobs, soft)
             except Decline:  # met again, and told, when the region is closed
                 continue
-            known = wanted.get(crossing)
-            if known is None or (found.classes or 0) > (known.classes or 0):
-                wanted[crossing] = found
-        if not wanted:
+            stands.setdefault(crossing, {})[entering] = found
+        if not stands:
             return model, work
+        wanted = {c: agreed(c, by.get(True), by.get(False), soft) for c, by in stands.items()}
         model = carried(model, wanted, state)
 
 
@@ -150,7 +151,8 @@ def _kept(function: Function, runs: Node | None) -> str | None:
             "of steps, and in each choose with tf.where between the new state and the old"
         )
     return (
-        f"the loop {runs.name!r} carries a severed discrete value on; carry its one_hot as floats, or unroll the loop"
+        f"the loop {runs.name!r} carries a severed discrete value on, in a body that something else runs as well, or "
+        "in a shape that is not known; carry its one_hot as floats, or unroll the loop"
     )
 
 

@@ -27,7 +27,12 @@ RULE = "lost-gradient"
 
 def lost(model: Model, before: Followed) -> set[Place]:
     """The cuts that are a lost custom gradient, in functions (a plain graph has no other way to keep one)."""
-    return {_place(cut) for verdict, _ in before for cut in verdict.cuts if _is_lost(model, cut)}
+    return {_place(cut) for verdict, _ in before for cut in _blamed(verdict) if _is_lost(model, cut)}
+
+
+def _blamed(verdict: EntryVerdict) -> list[Cut]:
+    """What severs somebody or raises for somebody, whose gradient may have another way."""
+    return [*verdict.cuts, *verdict.raising]
 
 
 def _place(cut: Cut) -> Place:
@@ -53,15 +58,21 @@ def repaired_without(
     model: Model, entry: str | None, before: Followed, places: set[Place], repair: Callable[[Model, Followed], Repair]
 ) -> Repair:
     """The repair of the model without the names of these lost gradients; the plan is that of the model with them."""
+    kept: set[Place] = set()
     while places:
         bare = _stripped(model, places)
         followed = follow(bare, entry)
+        hidden = lost(bare, followed) - kept  # behind others, which raised first
+        if hidden:
+            places = places | hidden
+            continue
         inner = repair(bare, followed)
         steps, unserved = _steps(before, inner, followed, places)
         if not unserved:
             verdicts = [verdict for verdict, _ in before]
             new = inner.model
             return Repair(new.raw, steps, verdicts, new, inner.added, inner.inlined, inner.repointed)
+        kept |= unserved
         places = places - unserved
     return repair(model, before)
 
@@ -73,7 +84,8 @@ def _steps(before: Followed, inner: Repair, followed: Followed, places: set[Plac
     known = {_place(cut) for verdict, _ in before for cut in verdict.cuts}
     steps: dict[Place, Step] = {}
     for verdict, _ in before:
-        for cut in verdict.cuts:
+        raising = [cut for cut in verdict.raising if _place(cut) in places]
+        for cut in (*verdict.cuts, *raising):
             place = _place(cut)
             if place in steps:
                 continue

@@ -24,6 +24,7 @@ from gradpass.program.model import Model
 from gradpass.rewrite.build import Stand
 from gradpass.rewrite.region import Region, decides_only
 from gradpass.rewrite.splice import Splice
+from gradpass.rules.base import constant
 
 FLOAT, DOUBLE, INT32, INT64 = 1, 2, 3, 9  # types.proto
 DTYPES: dict[int, Any] = {FLOAT: np.float32, DOUBLE: np.float64}
@@ -66,6 +67,34 @@ def crossings(model: Model, regions: list[Region], state: State) -> Iterator[tup
             loop = loops.get(region.function.name or "")
             if loop is not None and not state.leaves(region.function, port):
                 yield Crossing(loop, port), region, region.function.results[port]
+
+
+def agreed(crossing: Crossing, entering: Stand | None, leaving: Stand | None, soft_mode: bool) -> Stand:
+    """What a loop is to carry, by what would do for a value that enters and for one that its body hands on.
+
+    The row of an index must hold every value that the loop will ever see: its body makes such an index, or hands on
+    what comes in. In soft mode, where the row is the value itself, the first one may not be a constant beyond it.
+    """
+    loop, port = crossing
+    dtype = max(stand.dtype for stand in (entering, leaving) if stand is not None)
+    body = loop.function.program.function(_body(loop))
+    if leaving is None:
+        through = body.results[port] == body.arguments[port].output(0)
+        return Stand(entering.classes if entering is not None and through else None, dtype)
+    if entering is None:
+        beyond = soft_mode and _beyond(loop.inputs[port].node, leaving.classes or 0)
+        return Stand(None if beyond else leaving.classes, dtype)
+    if entering.classes is None or leaving.classes is None:
+        return Stand(None, dtype)
+    return Stand(max(entering.classes, leaving.classes), dtype)
+
+
+def _beyond(node: Node, classes: int) -> bool:
+    """Whether a constant (or a tensor filled with one) is no index of so many classes."""
+    if node.op in ("Fill", "BroadcastTo"):
+        node = node.inputs[1 if node.op == "Fill" else 0].node
+    known = constant(node)
+    return known is not None and bool(known.size) and not 0 <= known.min() <= known.max() < classes
 
 
 def _body(node: Node) -> str:

@@ -139,6 +139,7 @@ class FirstOccurrence(Rule):
     misses = (
         ("tf.cast(tf.unique_with_counts(tf.cast(4 * v[0], tf.int32)).count, f)", "tf.math.bincount"),
         ("tf.cast(tf.unique(v[0]).idx, f)", "no surrogate"),
+        ("tf.gather(c, tf.unique(tf.argmax(v, 1)).idx)", "no surrogate"),
     )
 
     def kind_of(self, node: Node, severed: Collection[int]) -> Kind:
@@ -156,10 +157,12 @@ class FirstOccurrence(Rule):
         if not isinstance(given, Categorical):
             if 2 in site.used():
                 site.decline("how often a number occurs hangs on equality; count in bins with tf.math.bincount")
-            return [Numeric(tf.gather(site.numeric(0), first, axis=axis)), None, None]
+            return [Numeric(tf.gather(site.numeric(0), first, axis=axis))]
         if len(given.support.shape) != 1 or site.rank(0) != 1:
             site.decline("what it compares has values of its own for each element; use tf.math.bincount")
         values = Categorical(tf.gather(given.weights, first), given.support, given.counts)
+        if not site.node.op.startswith("UniqueWithCounts"):
+            return [values]
         found = tf.cast(site.outcome(0), site.dtype)
         match = tf.cast(tf.equal(given.support[:, None], found), site.dtype)
         return [values, None, Numeric(tf.reduce_sum(given.weights @ match, 0))]

@@ -51,8 +51,11 @@ def _batch(node: Node) -> int:
     return int(found.i) if found is not None else 0
 
 
-def coordinate(site: Site, index: int, i: int, size: Any) -> Any:
-    """Weights [..., size] of one of the coordinates that an input [..., depth] holds; None where it is hard."""
+def coordinate(site: Site, index: int, i: int, size: Any, from_end: bool = False) -> Any:
+    """Weights [..., size] of one of the coordinates that an input [..., depth] holds; None where it is hard.
+
+    With `from_end` what is negative counts from the end.
+    """
     value = site.node.inputs[index]
     if site.shadow(index) is None:
         return None
@@ -62,14 +65,29 @@ def coordinate(site: Site, index: int, i: int, size: Any) -> Any:
     if node.op == "ExpandDims" and rank:
         inner = Site(node, site.region)
         if int(inner.static(1)) in (-1, rank - 1):
-            return inner.weights(0, size)
+            return _weights(inner, 0, size, from_end)
     if node.op == "Pack" and node.attr("axis").i in (-1, rank - 1):
         inner = Site(node, site.region)
-        return inner.weights(i, size) if inner.shadow(i) is not None else None
+        return _weights(inner, i, size, from_end) if inner.shadow(i) is not None else None
     shadow = site.shadow(index)
     if isinstance(shadow, Categorical) and site.hard(index).shape[-1] == 1:
-        return tf.squeeze(site.weights(index, size), -2)
-    return interpolated(tf.cast(site.numeric(index)[..., i], site.dtype), size)
+        return tf.squeeze(_weights(site, index, size, from_end), -2)
+    position = tf.cast(site.numeric(index)[..., i], site.dtype)
+    if from_end:
+        position += tf.cast(tf.where(site.hard(index)[..., i] < 0, size, 0), site.dtype)
+    return interpolated(position, size)
+
+
+def _weights(site: Site, index: int, size: Any, from_end: bool) -> Any:
+    """`Site.weights`, of an index that may count from the end."""
+    shadow = site.shadow(index)
+    if not from_end:
+        return site.weights(index, size)
+    if isinstance(shadow, Categorical):
+        behind = tf.cast(size, shadow.support.dtype)
+        return shadow.map(lambda x: tf.where(x < 0, x + behind, x)).over(size)
+    position = site.numeric(index) + tf.cast(tf.where(site.hard(index) < 0, size, 0), site.dtype)
+    return interpolated(position, size)
 
 
 def interpolated(position: Any, size: Any) -> Any:

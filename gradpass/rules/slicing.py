@@ -27,6 +27,7 @@ class AverageSlice(Rule):
         "tf.slice(c, [0, tf.cast(tf.argmax(v[0]), tf.int32)], [3, 2])",
         "c[tf.argmax(v[0])]",
         "c[tf.argmin(v[1]), 1:] + c[1, tf.argmax(v[0]) + 1]",
+        "c[-1 - tf.argmax(v[0])]",
         "(lambda i: c[:, i : i + 2])(tf.cast(tf.argmax(v[0]), tf.int32))",
         "tf.gather(c, tf.expand_dims(tf.argmax(v, 1), 1)[1::2])",
     )
@@ -48,7 +49,7 @@ class AverageSlice(Rule):
         axes = site.hard(1).shape[0]
         if axes is None:
             site.decline("how many axes it cuts is not known")
-        found = {axis: coordinate(site, 1, axis, tf.shape(table)[axis]) for axis in range(axes)}
+        found = {axis: coordinate(site, 1, axis, tf.shape(table)[axis], strided) for axis in range(axes)}
         soft = {axis: weights for axis, weights in found.items() if weights is not None}
         if not soft:
             site.decline("where it ends is severed, and so how long it is; use a mask over a fixed length")

@@ -151,3 +151,23 @@ def test_a_cut_of_which_the_way_to_the_loss_is_stopped_is_not_served_elsewhere(t
     report = gp.fix(save(Written(), tmp_path / "m"), tmp_path / "f")
     assert report.output is None
     assert ["TensorArray" in (step.declined or "") for step in report.plan] == [True]
+
+
+class Chosen(tf.Module):
+    """Which of two thresholds counts is decided by a third: the predicate is served, the truth values are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = tf.Variable([0.3, 2.0], name="a")
+        self.b = tf.Variable([1.0, 2.0], name="b")
+
+    @tf.function(input_signature=[], autograph=False)
+    def serve(self) -> dict[str, Any]:
+        chosen = tf.cond(tf.reduce_sum(self.a) > 0, lambda: self.b > 0.5, lambda: self.b < 1.5)
+        return {"y": tf.cast(chosen, tf.float32)}
+
+
+def test_our_own_bridge_is_no_finding(tmp_path: Path) -> None:
+    report = gp.fix(save(Chosen(), tmp_path / "m"), tmp_path / "f", cross_check=False)
+    assert report.after is not None and report.output is not None
+    assert {d.op for d in report.after.diagnostics} == {"Greater", "Less"}

@@ -135,6 +135,52 @@ def test_plan_and_diff_tell_of_the_variable(tmp_path: Path) -> None:
     )
 
 
+class Counting(tf.Module):
+    """Carried numbers that are no index of their surrogate's classes: moved on, looked up in a list of ids, begun
+    beyond them."""
+
+    def __init__(self, step: Callable[[Any, Any], Any], start: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.random.default_rng(5).normal(size=[6, 3]), dtype=tf.float32, name="w")
+        self.step, self.start = step, start
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 6], tf.float32, name="x")], autograph=False)
+    def serve(self, x: Any) -> dict[str, Any]:
+        scores = x @ self.w
+
+        def body(i: Any, k: Any) -> Any:
+            return i + 1, self.step(scores + 0.1 * tf.cast(k, tf.float32)[:, None], k)
+
+        last = tf.while_loop(lambda i, k: i < STEPS, body, (0, self.start(scores)))[1]
+        return {"y": tf.gather(tf.reshape(tf.range(44.0) ** 1.5, [22, 2]), last)}
+
+
+def chosen(scores: Any) -> Any:
+    return tf.argmax(scores, 1, output_type=tf.int32)
+
+
+COUNTING: dict[str, tuple[Any, Any]] = {
+    "moved": (lambda s, k: k + 1, chosen),
+    "offset": (lambda s, k: chosen(s) + 10, lambda s: tf.zeros_like(chosen(s))),
+    "ids": (lambda s, k: tf.gather(tf.constant([7, 20, 2]), chosen(s)), lambda s: tf.zeros_like(chosen(s))),
+    "begun beyond": (lambda s, k: chosen(s), lambda s: tf.fill(tf.shape(s)[:1], 21)),
+}
+
+
+@pytest.mark.parametrize("mode", ["straight-through", "soft"])
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_number_beyond_its_classes_is_carried_as_a_number(name: str, mode: Any, tmp_path: Path) -> None:
+    module = Counting(*COUNTING[name])
+    x = {"x": tf.constant(np.random.default_rng(6).normal(size=[4, 6]), tf.float32)}
+    model = fixed(module, tmp_path, mode=mode, **({"temperature": 1e-4} if mode == "soft" else {}))
+    original = tf.saved_model.load(str(tmp_path / "m"))
+    before, after = (m.signatures["serving_default"](**x)["y"].numpy() for m in (original, model))
+    np.testing.assert_allclose(after, before, rtol=0, atol=0 if mode != "soft" else 1e-2)
+    if mode != "soft":
+        (gradient,) = gradients(model.signatures["serving_default"], [model.w], x)
+        assert gradient is not None and np.isfinite(gradient).all() and gradient.any()
+
+
 class Mapped(tf.Module):
     """A look-up in a loop, which two signatures run."""
 

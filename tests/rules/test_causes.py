@@ -150,6 +150,14 @@ def test_cause_37_lost_gradient_of_what_has_a_rule_or_a_derivative(
     assert np.isfinite(found["v"]).all() and found["v"].all() and (found["w"] == 1).all()
 
 
+def test_cause_37_lost_gradients_beside_and_behind_each_other(tmp_path: Path) -> None:
+    """Around a skip nobody is severed, and still everybody raises; of two in a row only the last one does at first."""
+    _, repaired = lost(tmp_path, lambda v: v + swish(swish(v)))
+    assert repaired.pb is not None and [step.declined for step in repaired.plan] == [None] * len(repaired.plan)
+    found = fresh(with_pb(tmp_path / "original", tmp_path / "fixed", repaired.pb), "vw")
+    assert np.isfinite(found["v"]).all() and found["v"].all() and (found["w"] == 1).all()
+
+
 def test_cause_37_lost_gradient_of_what_has_neither(tmp_path: Path) -> None:
     _, repaired = lost(tmp_path, ordered)
     assert repaired.pb is None
