@@ -22,19 +22,37 @@ Mode = Literal["straight-through", "soft"]
 
 
 def check(
-    target: str | os.PathLike[str],
-    *,
+    target: Any,
+    *inputs: Any,
+    loss: Any = None,
+    variables: Any = None,
     entry: str | None = None,
     wrt: Wrt = "variables",
     order: Literal[1, 2] = 1,
     tensorflow: str | None = None,
 ) -> Report:
-    """The verdict on a SavedModel folder or a frozen `.pb`; imports no TensorFlow.
+    """The verdict on a model: one on disk, without importing TensorFlow, or a live one.
 
-    `entry` is a signature, "all", or None for serving_default or the only one. With `order` 2 the gradient of the
-    gradients of all targets is meant. `tensorflow` ("2.19") is the version whose gradients are meant, by default the
-    one that wrote the model, or the newest known one.
+    On disk it is a SavedModel folder, a frozen `.pb` or a `.meta`, and `entry` is a signature, "all", or None for
+    serving_default or the only one. Live it is a Keras model or layer, a tf.Module, a tf.function or a callable, with
+    the `inputs` to trace it with (arrays, tensors or tf.TensorSpecs); `loss` is loss(outputs), or loss(labels, outputs)
+    with the labels as the last input, and a compiled Keras model has its own. Without a loss it is the sum of the float
+    outputs. `variables` are those to ask about, by default all that the object trains, or that the function reads.
+
+    With `order` 2 the gradient of the gradients of all targets is meant. `tensorflow` ("2.19") is the version whose
+    gradients are meant, by default the one that wrote the model, or the newest known one. Raises GradpassError where
+    the call or the target is wrong.
     """
+    if order not in (1, 2):
+        raise GradpassError(f"the order is 1 or 2, not {order!r}")
+    if not _is_path(target):
+        from gradpass.live import check as live
+
+        if entry is not None:
+            raise GradpassError(f"a live target has one entry; entry={entry!r} is for a SavedModel")
+        return live.check(target, inputs, loss=loss, variables=variables, wrt=wrt, order=order, tensorflow=tensorflow)
+    if inputs or loss is not None or variables is not None:
+        raise GradpassError(f"{target} is read, not run: inputs, loss= and variables= are for a live model or function")
     from gradpass.flow import edges
     from gradpass.program import savedmodel
 
@@ -43,8 +61,6 @@ def check(
         model.program.tensorflow = edges.table(tensorflow).version
     if order == 1:
         return _verdict(model, entry, wrt)
-    if order != 2:
-        raise GradpassError(f"the order is 1 or 2, not {order!r}")
     from gradpass.flow.second import follow_second
     from gradpass.report.build import build
 
@@ -213,6 +229,10 @@ def _beside(source: Path, what: str) -> Path:
     if named.is_file():
         return named.with_name(f"{named.stem}-{what}{named.suffix}")
     return named.with_name(f"{named.name}-{what}")
+
+
+def _is_path(target: object) -> bool:
+    return isinstance(target, (str, os.PathLike))
 
 
 def _path(target: object) -> Path:

@@ -361,10 +361,11 @@ def verdict_of(
             places.append([value])
             plain.append((name, name, "input", dtype_name(value.dtype), shape, count(shape), True))
     captured = [v for values in entry.captures.values() for v in values]
-    everything = [*entry.inputs.values(), *captured]
+    # A call is differentiated for all that goes in (concrete_function.py), ops on a tape for what is asked.
+    everything = [v for values in places for v in values] if entry.inline else [*entry.inputs.values(), *captured]
     walk = state.backward(entry.function, results, everything)
     state_grads, raising = walk.grads, walk.raising
-    if model.kind != "metagraph":  # any other is asked as a function
+    if model.kind != "metagraph" and not entry.inline:  # any other is asked as a function
         raising += _nested(walk.forms(everything))
     true_grads = state_grads
     if raising or any(judged_structure(values, state_grads) != "flows" for values in places):

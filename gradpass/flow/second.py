@@ -34,7 +34,7 @@ class _Twice:
         for values in entry.captures.values():
             copied.update({v: program.value(v) for v in values})
         self.function = function
-        if mode == "state" and not entry.function.is_graph:
+        if mode == "state" and not entry.function.is_graph and not entry.inline:
             # A signature is a call to whoever differentiates it.
             self.function = self._called(function, copied)
         self.places = [[copied[v] for v in values] for values in places]

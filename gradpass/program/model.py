@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -37,13 +37,42 @@ class Variable:
 
 @dataclass(frozen=True)
 class Entry:
-    """A way into the model: the function (or graph) that runs, its inputs, outputs and captured variables by key."""
+    """A way into the model: the function (or graph) that runs, its inputs, outputs and captured variables by key.
+
+    `inline` tells that its ops are run one by one under the tape, and not as a call.
+    """
 
     name: str
     function: Function
     inputs: dict[str, Value]
     outputs: dict[str, Value]
     captures: dict[Any, list[Value]]
+    inline: bool = False
+
+
+class Copy(NamedTuple):
+    """Where a variable's value is read as a constant: under which name, and at which function and node."""
+
+    name: str | None
+    place: tuple[str, str] | None
+
+
+@dataclass
+class Live:
+    """What only the process knows of a model: its name, its variables by key, what is the matter with some of them.
+
+    `tensors` are keys of what was given as variables and is none, `copies` of those that are read as constants,
+    `untracked` of those that it reads and does not list, `frozen` of those that were given and are not trainable.
+    `constants` are the names of tensors that it reads as constants.
+    """
+
+    label: str
+    variables: dict[Any, Any] = field(default_factory=dict)
+    tensors: set[Any] = field(default_factory=set)
+    copies: dict[Any, Copy] = field(default_factory=dict)
+    untracked: list[Any] = field(default_factory=list)
+    frozen: list[Any] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -59,6 +88,7 @@ class Model:
     objects: SavedObjectGraph | None = None
     meta_index: int = 0
     captured: set[Any] = field(default_factory=set)
+    live: Live | None = None
     read_debug_info: Callable[[], DebugInfo] = DebugInfo
 
     def __post_init__(self) -> None:

@@ -6,9 +6,9 @@ process has (gradients that the user registered, the Python behind a custom grad
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -19,11 +19,24 @@ from gradpass.program.model import Entry, Model, Shape, Variable
 LIVE = "live"
 
 
-def of_function(function: tf.types.experimental.ConcreteFunction) -> Model:
-    """The model that is this concrete function: entry "live", its variables the ones that it captures.
+class Named(NamedTuple):
+    """A variable that a model is to train, under the name by which its user knows it; a tensor in its place is none."""
 
-    A function that `tf.saved_model.load` gave is not meant: TensorFlow knows less of it than of a traced one. Give the
-    folder instead.
+    name: str
+    variable: Any
+    trainable: bool
+
+
+def of_function(
+    function: tf.types.experimental.ConcreteFunction,
+    listed: Iterable[Named] = (),
+    label: str | None = None,
+    inline: bool = False,
+) -> Model:
+    """The model that is this concrete function: entry "live"; its variables the listed and then all that it captures.
+
+    With `inline` a training step runs it as a part of itself, under its own tape. A function that
+    `tf.saved_model.load` gave is not meant: TensorFlow knows less of it than of a traced one. Give the folder instead.
     """
     graph = tf.Graph()
     function.add_to_graph(graph)
@@ -32,24 +45,26 @@ def of_function(function: tf.types.experimental.ConcreteFunction) -> Model:
     program.tensorflow = tf.version.VERSION
     body = program.function(function.function_def.signature.name)
 
-    by_handle = {id(variable.handle): variable for variable in function.variables}
+    names: set[str] = set()
+    variables: dict[Any, Variable] = {}
+    for item in listed:
+        key = handle_of(item.variable)
+        variables.setdefault(key, _variable(key, item.variable, names, item.name, item.trainable))
+    by_handle = {handle_of(variable): variable for variable in function.variables}
     captured = function.captured_inputs
     split = len(body.arguments) - len(captured)
-    captures: dict[Any, list[Value]] = {}
-    variables: dict[Any, Variable] = {}
-    names: set[str] = set()
+    captures: dict[Any, list[Value]] = {key: [] for key in variables}
     for argument, outer in zip(body.arguments[split:], captured, strict=True):
-        variable = by_handle.get(id(outer))
-        if variable is not None:
-            key = id(outer)
+        key = id(outer)
+        if key not in variables and key in by_handle:
+            variables[key] = _variable(key, by_handle[key], names)
+        if key in variables:
             captures.setdefault(key, []).append(argument.output(0))
-            if key not in variables:
-                variables[key] = _variable(key, variable, names)
     inputs = {argument.name: argument.output(0) for argument in body.arguments[:split]}
     outputs = dict(zip(_names(function.structured_outputs, len(body.results)), body.results, strict=True))
-    entry = Entry(LIVE, body, inputs, outputs, captures)
+    entry = Entry(LIVE, body, inputs, outputs, captures, inline)
     return Model(
-        Path(body.name or LIVE), LIVE, raw, program, variables, {LIVE: entry},
+        Path(label or body.name or LIVE), LIVE, raw, program, variables, {LIVE: entry},
         captured=set(captures), read_debug_info=lambda: _debug_info(graph, program),
     )  # fmt: skip
 
@@ -66,16 +81,24 @@ def _debug_info(graph: tf.Graph, program: Program) -> DebugInfo:
     return DebugInfo(found)
 
 
-def _variable(key: int, variable: tf.Variable, taken: set[str]) -> Variable:
-    """A variable under its own name; a second one of that name gets a number, as TensorFlow does."""
-    plain = name = variable.name.removesuffix(":0")
+def handle_of(variable: Any) -> int:
+    """What tells a variable from others, also from its other Python objects; a tensor is told by itself."""
+    return id(variable.handle if isinstance(variable, tf.Variable) else variable)
+
+
+def _variable(
+    key: int, variable: Any, taken: set[str], called: str | None = None, trainable: bool | None = None
+) -> Variable:
+    """A variable under the name that it is called by, or its own; a second one of that name gets a number."""
+    plain = name = called or variable.name.removesuffix(":0")
     count = 0
     while name in taken:
         count += 1
         name = f"{plain}_{count}"
     taken.add(name)
     shape: Shape = None if variable.shape.rank is None else tuple(variable.shape.as_list())
-    return Variable(key, plain, name, variable.dtype.as_datatype_enum, shape, variable.trainable)
+    trains = variable.trainable if trainable is None else trainable
+    return Variable(key, plain, name, variable.dtype.base_dtype.as_datatype_enum, shape, trains)
 
 
 def _names(structure: Any, count: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from gradpass import __version__
@@ -14,7 +14,7 @@ from gradpass.flow.facts import FLOAT
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.flow.verdict import Target as Judged
 from gradpass.program.graph import OWN, Node, Value
-from gradpass.program.model import Model, Variable
+from gradpass.program.model import Live, Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
 from gradpass.report.site import Sites, assignments, dead_end, first_reader, maker, owner_of
@@ -36,6 +36,7 @@ def build(
     builder = _Builder(model, declined or {})
     entries = [builder.entry(verdict) for verdict in verdicts]
     builder.orphans()
+    builder.unlisted()
     table = edges.table_for(model.program.tensorflow).version
     found = builder.finish()
     return Report(str(model.path), entries, found, __version__, table, order, model=model)
@@ -48,6 +49,7 @@ class _Builder:
         self.model = model
         self.declined = declined
         self.sites = Sites(model.program)
+        self.label = model.live.label if model.live else ""
         self.found: dict[tuple[Any, ...], _Cause] = {}
 
     def entry(self, verdict: EntryVerdict) -> Entry:
@@ -62,7 +64,7 @@ class _Builder:
             cut: Cut | None = None,
             group: Literal["starves", "raises", "affects"] = "starves",
         ) -> None:
-            cause = self.found.setdefault(key, _Cause(len(self.found), code, cut))
+            cause = self.found.setdefault(key, _Cause(len(self.found), code, cut, entry=self.label))
             if verdict.name not in cause.entries:
                 cause.entries.append(verdict.name)
             concerned = getattr(cause, group)
@@ -106,9 +108,15 @@ class _Builder:
         # Where no variable is connected, it is not this or that layer: the loss is of something else.
         variables = {i for i, t in enumerate(verdict.targets) if t.kind == "variable" and t.captured and _is_float(t)}
         nobody = bool(variables) and variables <= set(lost)
+        live = self.model.live or Live("")
+        tensors = self._among(verdict, live.tensors)
+        copied = self._among(verdict, live.copies) - tensors
+        apart = tensors | copied | set(integer)
         groups = (
-            ("GP205", integer),
-            ("GP202", [i for i in verdict.uncaptured if i not in integer]),
+            ("GP205", [i for i in integer if i not in tensors]),
+            ("GP512", sorted(tensors)),
+            ("GP511", sorted(copied)),
+            ("GP202" if self.model.live is None else "GP209", [i for i in verdict.uncaptured if i not in apart]),
             ("GP207", [i for i in lost if i in assigned]),
             ("GP208" if nobody else "GP201", [i for i in lost if i not in assigned]),
             ("GP206", [i for i in verdict.linear if i not in integer]),
@@ -116,11 +124,19 @@ class _Builder:
         for number, targets in groups:
             if targets:
                 add((number, verdict.name), find(number), targets)
+                cause = self.found[number, verdict.name]
+                if live.constants and number in ("GP208", "GP209", "GP511"):
+                    cause.notes.append(f"it reads as constants: {whom(live.constants, 'tensor')}")
                 if number in ("GP201", "GP207", "GP208"):
                     shown = dict(zip((t.name for t in verdict.targets), _names(verdict.targets), strict=True))
-                    self.found[number, verdict.name].depends = [shown.get(name, name) for name in verdict.depends]
+                    cause.depends = [shown.get(name, name) for name in verdict.depends]
                 if number != "GP206":
-                    self._locate(self.found[number, verdict.name], verdict, targets)
+                    self._locate(cause, verdict, targets)
+
+    def _among(self, verdict: EntryVerdict, keys: Container[Any]) -> set[int]:
+        """The places of the variables with these keys among an entry's targets."""
+        paths = {variable.path for key, variable in self.model.variables.items() if key in keys}
+        return {i for i, t in enumerate(verdict.targets) if t.kind == "variable" and t.path in paths}
 
     def _severing(self, cuts: list[Cut]) -> set[Place]:
         """The ops that sever, and those that only work on what is severed before: whole numbers, texts, bools."""
@@ -164,6 +180,10 @@ class _Builder:
             cause.notes.append(f"{quoted(assigning.name)} assigns it to {where}")
         elif code in ("GP203", "GP208"):
             cause.at = next((made for value in entry.outputs.values() if (made := maker(value))), None)
+        elif code == "GP511":
+            copies = self.model.live.copies if self.model.live else {}
+            place = next((copy.place for copy in copies.values() if copy.place), None)
+            cause.at = self.model.program.function(place[0]).by_name[place[1]] if place else None
         elif code == "GP205":
             cause.at = first_reader(entry.function, values)
         elif code == "GP201":
@@ -214,8 +234,23 @@ class _Builder:
         reason = self.declined.get(cause.place)
         return Fix("refuse", rule.name, reason) if reason else Fix(rule.kind_of(node, cut.inputs), rule.name)
 
+    def unlisted(self) -> None:
+        """Adds what only a live model tells of variables that are no targets."""
+        live = self.model.live
+        if live is None:
+            return
+        for number, keys in (("GP210", live.untracked), ("GP513", live.frozen)):
+            if keys:
+                variables = [self.model.variables[key] for key in keys]
+                self.found[(number,)] = _Cause(len(self.found), find(number), None, orphans=variables, entry=live.label)
+        if not any(variable.trainable for variable in self.model.variables.values()):
+            cause = self.found[("GP211",)] = _Cause(len(self.found), find("GP211"), None, entry=live.label)
+            cause.notes += [f"it reads as constants: {whom(live.constants, 'tensor')}"] if live.constants else []
+
     def orphans(self) -> None:
         """Sums up the variables that no function uses."""
+        if self.model.live is not None:
+            return  # nobody else than its one function is there to use them
         orphans = [v for key, v in self.model.variables.items() if key not in self.model.captured]
         if orphans:
             self.found[("orphans",)] = _Cause(len(self.found), find("GP204"), None, orphans=orphans)
@@ -251,7 +286,10 @@ class _Builder:
 class _Cause:
     """One cause while it is collected: whom it starves, raises for or affects, by path, as (shown name, target)."""
 
-    def __init__(self, index: int, code: type[Code], cut: Cut | None, orphans: Iterable[Variable] = ()) -> None:
+    def __init__(
+        self, index: int, code: type[Code], cut: Cut | None, orphans: Iterable[Variable] = (), entry: str = ""
+    ) -> None:
+        self.entry = entry  # what a live target is called
         self.index = index
         self.code = code
         self.cut = cut
@@ -314,8 +352,9 @@ class _Cause:
     def _message(self, targets: list[Judged], names: list[str]) -> str:
         if self.orphans:
             return self.code.message.format(
-                whom=whom(self._unused(), "variable"), bytes=size(sum(map(_bytes, self.orphans)))
-            )
+                whom=whom(self._unused(), "variable"), bytes=size(sum(map(_bytes, self.orphans))),
+                entry=quoted(self.entry), them="it" if len(self.orphans) == 1 else "them",
+            )  # fmt: skip
         kind = targets[0].kind if targets and len({t.kind for t in targets}) == 1 else "target"
         # Where the graph is severed but the state is an error or zeros, the state is what the user saw.
         states = [s for s in GETS if any(t.state == s for t in targets)]
@@ -323,7 +362,7 @@ class _Cause:
         if self.affects and not self.starves:
             gets = "zeros, whatever the data"
         verb = "gets" if len(names) == 1 else "get"
-        entry = " and ".join(f"entry {quoted(name)}" for name in self.entries)
+        entry = quoted(self.entry) if self.entry else " and ".join(f"entry {quoted(name)}" for name in self.entries)
         return self.code.message.format(
             what=_what(self.cut),
             whom=whom(names, kind),

@@ -113,9 +113,9 @@ class Diagnostic:
             told.append(("fix", f"none: {fix.reason}"))
         elif fix.rule:
             which = "its" if fix.kind == "exact" else "a"
-            told.append(
-                ("fix", f"{command('gradpass fix', report.target)} adds {which} derivative: {fix.rule} ({fix.kind})")
-            )
+            live = report.model is not None and report.model.live is not None
+            who = "gradpass.fix" if live else command("gradpass fix", report.target)
+            told.append(("fix", f"{who} adds {which} derivative: {fix.rule} ({fix.kind})"))
         return [(label, visible(text)) for label, text in told]
 
 

@@ -61,8 +61,13 @@ def source_of(info: DebugInfo, function: str | None, node: str) -> Source | None
     for wanted in ("user", "library"):
         for frame in reversed(frames):
             if frame.line > 0 and whose(frame.file) == wanted:
-                return Source(_shown(frame.file), frame.line, _text(frame))
+                return shown_line(frame)
     return None
+
+
+def shown_line(frame: Frame) -> Source:
+    """The line of a frame as a report shows it."""
+    return Source(_shown(frame.file), frame.line, _text(frame))
 
 
 def edited(info: DebugInfo, source: Source) -> bool:

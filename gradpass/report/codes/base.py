@@ -23,7 +23,7 @@ from gradpass.errors import GradpassBug, GradpassError
 from gradpass.report.diagnostics import FixKind, Severity
 from gradpass.report.site import Site
 
-Says = Literal["None", "zeros", "LookupError", "TypeError"]
+Says = Literal["None", "zeros", "LookupError", "TypeError", "a gradient"]
 
 _registry: dict[str, type[Code]] = {}
 
@@ -37,6 +37,7 @@ class Code:
     ops that cause it; a code that they cannot tell says by `fits` where it is meant, and comes first there. `fix` and
     `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow gives
     for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that of the derivative.
+    `live` is the call that finds it, of what no file shows.
     """
 
     code: ClassVar[str]
@@ -50,6 +51,7 @@ class Code:
     refusal: ClassVar[str | None] = None
     says: ClassVar[Says] = "None"
     loaded: ClassVar[bool] = False
+    live: ClassVar[str | None] = None
     order: ClassVar[Literal[1, 2]] = 1
     failing: ClassVar[str]
     fixed: ClassVar[str]
