@@ -37,7 +37,9 @@ def answer(code: type[Code]) -> str:
     """What TensorFlow says there."""
     what = "the gradient" if code.order == 1 else "the gradient of the gradient"
     verb = "raises" if code.says.endswith("Error") else "gives"
-    return f"Asked for {what}, TensorFlow {verb} {code.says}{' once the model is loaded' if code.loaded else ''}."
+    once = " once the model is loaded" if code.loaded else ""
+    found = f" Found in Python, by `{code.live}`." if code.live else ""
+    return f"Asked for {what}, TensorFlow {verb} {code.says}{once}.{found}"
 
 
 def fails(code: type[Code]) -> str:
@@ -91,6 +93,8 @@ def matter(code: type[Code]) -> str:
         bytes="some bytes",
         mask="makes it zeros by a constant",
         error="an error" if code.order == 1 else "another op",
+        outcome="a target gets none",
+        them="it",
     )
     return text.partition(": a target")[0]
 

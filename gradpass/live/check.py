@@ -63,7 +63,8 @@ def live_model(prepared: Prepared, concrete: tf.types.experimental.ConcreteFunct
     """The model of a traced target, with what the process knows of its variables."""
     listed = prepared.listed
     named = [Named(each.name, each.variable, each.trainable) for each in listed]
-    model = of_function(concrete, named, prepared.label, prepared.inline)
+    called = {handle_of(v): prepared.name(v) for v in concrete.variables}
+    model = of_function(concrete, named, called, prepared.label, prepared.inline)
     by_key = {handle_of(each.variable): each for each in listed}
     read = {handle_of(v): v for v in concrete.variables}
     live = model.live = Live(prepared.label, {**{key: each.variable for key, each in by_key.items()}, **read})

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradpass.live.frameworks import is_variable
+from gradpass.live.frameworks import is_variable, plain
 from gradpass.program.model import Copy, Model
+from gradpass.program.trace import handle_of
 from gradpass.report.sources import whose
 
 MOST_OBJECTS = 10_000  # looked into for names
@@ -30,6 +31,15 @@ def named_tensors(target: Any) -> dict[str, np.ndarray[Any, Any]]:
         array = _value(value)
         if array is not None and array.dtype.kind in "fcV" and array.size:
             found.setdefault(name, array)
+    return found
+
+
+def own_names(target: Any) -> dict[int, str]:
+    """How the user writes the variables and tensors that a target can reach or that stand beside it, by `handle_of`."""
+    found: dict[int, str] = {}
+    for name, value in (*_reachable(target), *_beside(target)):
+        if name and (is_variable(value) or tf.is_tensor(value)):
+            found.setdefault(handle_of(plain(value)), name)
     return found
 
 
@@ -109,6 +119,13 @@ def _reachable(target: Any) -> Iterator[tuple[str, Any]]:
             todo += [(inner, value, depth + 1) for inner, value in _inside(name, item)]
 
 
+def _beside(target: Any) -> Iterator[tuple[str, Any]]:
+    """What stands in the file in which a function is written."""
+    if isinstance(target, tf.types.experimental.PolymorphicFunction):
+        target = target.python_function
+    yield from getattr(inspect.unwrap(target), "__globals__", {}).items() if callable(target) else ()
+
+
 def _inside(name: str, item: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(item, tf.types.experimental.PolymorphicFunction):
         item = item.python_function
@@ -128,6 +145,10 @@ def _inside(name: str, item: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}[{i}]", value) for i, value in enumerate(item))
     elif hasattr(item, "__dict__") and not isinstance(item, (type, ModuleType)) and not tf.is_tensor(item):
         yield from ((f"{name}.{key}" if name else key, value) for key, value in vars(item).items() if key[0] != "_")
+        for method in ("call", "__call__"):
+            function = getattr(type(item), method, None)
+            if inspect.isfunction(function) and whose(function.__code__.co_filename) == "user":
+                yield from _read_by(function)
 
 
 def _read_by(function: FunctionType) -> Iterator[tuple[str, Any]]:

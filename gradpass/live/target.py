@@ -15,7 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from gradpass.errors import GradpassError, TargetError
+from gradpass.live.constants import own_names
 from gradpass.live.frameworks import floatx, has_loss, is_functional, is_variable, keras_of, name_of, plain, unique
+from gradpass.program.model import UNNAMED
+from gradpass.program.trace import handle_of
 
 _CALLED = (tf.types.experimental.PolymorphicFunction, tf.types.experimental.ConcreteFunction)
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -54,10 +57,24 @@ class Prepared:
     given: Sequence[Any] | None = None
     called: Any = field(default=None, repr=False)  # the tf.function or ConcreteFunction that is asked as it stands
 
+    def build(self) -> None:
+        """Makes the variables of a Keras object that has none yet, by a call in inference.
+
+        A tf.function that fails would leave those uninitialised that it made.
+        """
+        if keras_of(self.owner) is None or _is_built(self.owner):
+            return
+        takes = self.inputs[:-1] if self.has_loss and len(self.inputs) > 1 else self.inputs
+        if self.concrete_inputs:
+            self.owner(*takes, **({} if self.function is self.owner else {"training": False}))
+        else:
+            self.owner(*tf.nest.map_structure(_symbolic(keras_of(self.owner)), takes))
+
     def trace(self) -> tf.types.experimental.ConcreteFunction:
         """The target as a concrete function, traced as TensorFlow's own training traces it."""
         if isinstance(self.called, tf.types.experimental.ConcreteFunction):
             return self.called
+        self.build()
         function = self.called or tf.function(self.function, autograph=self.autograph)
         return function.get_concrete_function(*self.inputs)
 
@@ -66,11 +83,24 @@ class Prepared:
         """The variables that were given, else all that the object says it trains; to be asked after the trace, which
         may build them. A function says nothing: what it trains is what it reads."""
         variables = self.given if self.given is not None else _own(self.owner) or ()
-        names = unique(name_of(v) if is_variable(v) else f"tensor of shape {tuple(v.shape)}" for v in variables)
+        names = unique(self.name(v) for v in variables)
         return [
             Listed(name, plain(v), bool(getattr(v, "trainable", True)))
             for name, v in zip(names, variables, strict=True)
         ]
+
+    @cached_property
+    def _written(self) -> dict[int, str]:
+        """How the user's code writes variables and tensors, by `handle_of`."""
+        return own_names(self.owner)
+
+    def name(self, variable: Any) -> str:
+        """The name that the user gave a variable, or else how it is written; of a tensor only that."""
+        written = self._written.get(handle_of(plain(variable)))
+        if not is_variable(variable):
+            return written or f"tensor of shape {tuple(variable.shape)}"
+        name = name_of(variable)
+        return written if written and UNNAMED.match(name) else name
 
     @property
     def lists(self) -> bool:
@@ -155,6 +185,21 @@ def _own(target: Any) -> list[Any] | None:
     if keras_of(target) is not None or isinstance(target, tf.Module):
         return list(target.trainable_variables)
     return None
+
+
+def _is_built(layer: Any) -> bool:
+    """Whether a Keras object and all that it is made of have their variables."""
+    layers = getattr(layer, "layers", None) or ()
+    return bool(layer.built) and all(map(_is_built, layers))
+
+
+def _symbolic(keras: Any) -> Callable[[Any], Any]:
+    """Makes Keras's placeholders of specs."""
+
+    def placeholder(leaf: Any) -> Any:
+        return keras.Input(batch_shape=leaf.shape, dtype=leaf.dtype.name) if hasattr(leaf, "shape") else leaf
+
+    return placeholder
 
 
 def _flat(variables: Any) -> list[Any]:

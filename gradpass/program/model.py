@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,8 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from gradpass.errors import TargetError
 from gradpass.program.debuginfo import DebugInfo
 from gradpass.program.graph import Function, Program, Value
+
+UNNAMED = re.compile(r"(.*/)?Variable(_\d+)?$")  # what TensorFlow calls a tf.Variable without a name
 
 Shape = tuple["int | None", ...] | None
 

@@ -6,7 +6,7 @@ process has (gradients that the user registered, the Python behind a custom grad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +30,15 @@ class Named(NamedTuple):
 def of_function(
     function: tf.types.experimental.ConcreteFunction,
     listed: Iterable[Named] = (),
+    called: Mapping[int, str] | None = None,
     label: str | None = None,
     inline: bool = False,
 ) -> Model:
     """The model that is this concrete function: entry "live"; its variables the listed and then all that it captures.
 
-    With `inline` a training step runs it as a part of itself, under its own tape. A function that
-    `tf.saved_model.load` gave is not meant: TensorFlow knows less of it than of a traced one. Give the folder instead.
+    `called` has names for what nobody lists, by `handle_of`. With `inline` a training step runs it as a part of itself,
+    under its own tape. A function that `tf.saved_model.load` gave is not meant: TensorFlow knows less of it than of a
+    traced one. Give the folder instead.
     """
     graph = tf.Graph()
     function.add_to_graph(graph)
@@ -45,6 +47,7 @@ def of_function(
     program.tensorflow = tf.version.VERSION
     body = program.function(function.function_def.signature.name)
 
+    called = called or {}
     names: set[str] = set()
     variables: dict[Any, Variable] = {}
     for item in listed:
@@ -56,9 +59,9 @@ def of_function(
     captures: dict[Any, list[Value]] = {key: [] for key in variables}
     for argument, outer in zip(body.arguments[split:], captured, strict=True):
         key = id(outer)
-        if key not in variables and key in by_handle:
-            variables[key] = _variable(key, by_handle[key], names)
-        if key in variables:
+        if key in by_handle:
+            if key not in variables:
+                variables[key] = _variable(key, by_handle[key], names, called.get(key))
             captures.setdefault(key, []).append(argument.output(0))
     inputs = {argument.name: argument.output(0) for argument in body.arguments[:split]}
     outputs = dict(zip(_names(function.structured_outputs, len(body.results)), body.results, strict=True))

@@ -14,7 +14,7 @@ from gradpass.flow.facts import FLOAT
 from gradpass.flow.verdict import Cut, EntryVerdict
 from gradpass.flow.verdict import Target as Judged
 from gradpass.program.graph import OWN, Node, Value
-from gradpass.program.model import Live, Model, Variable
+from gradpass.program.model import UNNAMED, Live, Model, Variable
 from gradpass.report.codes import Code, code_of_op, code_of_site, find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Report, Target
 from gradpass.report.site import Sites, assignments, dead_end, first_reader, maker, owner_of
@@ -25,7 +25,6 @@ Place = tuple[str | None, str]  # the function (None: the graph) and the node of
 
 FLOAT_NAMES = frozenset(map(dtype_name, FLOAT))
 GETS = {"none": "None", "zero": "zeros", "raises": "an error", "flows": "a gradient"}
-UNNAMED = re.compile(r"(.*/)?Variable(_\d+)?$")  # what TensorFlow calls a tf.Variable without a name
 HIDDEN = "TensorFlow answers zeros, because a loop or a call hides the cut; the way is severed all the same"
 
 
@@ -243,7 +242,7 @@ class _Builder:
             if keys:
                 variables = [self.model.variables[key] for key in keys]
                 self.found[(number,)] = _Cause(len(self.found), find(number), None, orphans=variables, entry=live.label)
-        if not any(variable.trainable for variable in self.model.variables.values()):
+        if not live.frozen and not any(variable.trainable for variable in self.model.variables.values()):
             cause = self.found[("GP211",)] = _Cause(len(self.found), find("GP211"), None, entry=live.label)
             cause.notes += [f"it reads as constants: {whom(live.constants, 'tensor')}"] if live.constants else []
 

@@ -50,6 +50,9 @@ def _code(code: type[Code], width: int) -> Iterator[RenderableType]:
     if code.ops:
         yield Text("")
         yield from paragraphs(f"ops: {', '.join(code.ops)}", width)
+    if code.live:
+        yield Text("")
+        yield line(f"found by `{code.live}`")
     for title, source in ((f"TensorFlow answers {code.says}:", code.failing), ("With a gradient:", code.fixed)):
         yield Text("")
         yield line(title, "bold")

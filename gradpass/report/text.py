@@ -189,10 +189,10 @@ def summary_line(report: Report) -> Text:
         targets = "the only target" if summary["targets"] == 1 else f"all {plural(summary['targets'], 'target')}"
         what = "gradients" if report.order == 1 else "second gradients"
         reach = ", ".join(filter(None, (f"{what} reach {targets}", parameters)))
-        hazards = severities.count("warning") + severities.count("error")
+        hazards = [plural(severities.count(s), s) for s in ("error", "warning") if s in severities]
         if not hazards:
             return line(f"{reach}{notes}", "bold green")
-        return line(f"{plural(hazards, 'warning')}, though {reach}{notes}", STYLES["warning"])
+        return line(f"{', '.join(hazards)}, though {reach}{notes}", STYLES["warning"])
     second = "" if report.order == 1 else ", in the gradient of the gradient"
     end = f"{second}{_suppressed(report)}"
     of_all = f"{count(starved)} of {plural(summary['targets'], noun)}" if summary["targets"] > 1 else f"the only {noun}"

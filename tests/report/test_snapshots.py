@@ -11,7 +11,7 @@ from pathlib import Path
 from gradpass import check
 from gradpass.report.codes import Code, all_codes
 from gradpass.report.text import PLAIN_WIDTH, plain
-from tests.report.test_codes import every_code, run, saved
+from tests.report.test_codes import every_code, found, run, saved
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -23,7 +23,10 @@ def shown(code: type[Code], folder: Path) -> str:
     start = Path.cwd()
     os.chdir(folder)
     try:
-        saved(run(file.read_text("utf-8"), file), Path("model"), save_debug_info=True)
+        names = run(file.read_text("utf-8"), file)
+        if code.live is not None:
+            return plain(found(code, names, folder).render, PLAIN_WIDTH)
+        saved(names, Path("model"), save_debug_info=True)
         return plain(check("model", order=code.order).render, PLAIN_WIDTH)
     finally:
         os.chdir(start)

@@ -147,9 +147,9 @@ class Untracked(Code):
     name = "untracked-variables"
     severity = "warning"
     message = "{entry} reads {whom}, and trainable_variables does not list {them}: nothing trains {them}"
-    help = "hold it as an attribute of the layer or module, `self.scale = tf.Variable(1.0)`, or in a list or dict there"
+    help = "make it an attribute of the layer or module (self.scale = tf.Variable(1.0)), or one of a list or dict there"
     fix = "advise"
-    live = "gp.check(loss)"
+    live = "gp.check(model)"
     says = "a gradient"
     failing = """
 v = tf.Variable([1.0, 2.0])
@@ -162,7 +162,10 @@ class Model(tf.Module):
     def __call__(self):
         return self.scale * tf.reduce_sum(v ** 2)
 
-loss = Model()
+model = Model()
+
+def loss():
+    return model()
 """
     fixed = """
 class Model(tf.Module):
@@ -174,8 +177,11 @@ class Model(tf.Module):
     def __call__(self):
         return self.scale * tf.reduce_sum(self.weights ** 2)
 
-loss = Model()
-v = loss.weights
+model = Model()
+v = model.weights
+
+def loss():
+    return model()
 """
 
 
