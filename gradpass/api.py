@@ -14,7 +14,7 @@ from gradpass.errors import GradpassError, OutputError
 if TYPE_CHECKING:
     from gradpass.program.model import Model
     from gradpass.report.diagnostics import Report
-    from gradpass.report.repair import CheckRow, FixReport, PlanStep
+    from gradpass.report.repair import CheckRow, FixReport
     from gradpass.rewrite.fix import Repair
 
 Wrt = Literal["variables", "inputs", "both"]
@@ -68,6 +68,36 @@ def check(
 
 
 def fix(
+    target: Any,
+    *inputs: Any,
+    loss: Any = None,
+    variables: Any = None,
+    mode: Mode = "straight-through",
+    **options: Any,
+) -> Any:
+    """Repairs a target: a live one into one of its kind on the same variables, a path into a folder or file.
+
+    A live target (Keras model or layer, tf.Module, tf.function, callable) takes inputs and loss as `check` does. What
+    comes back is called like it and has `.temperature` (a tf.Variable), `.report`, `.plan`, `.before`, `.after` and
+    `.save(path)`; of a Keras model it is a keras.Model, compiled as the original is, and `.loss_fn` is the loss with a
+    gradient. It warns (GradientWarning) where gradients stay missing.
+
+    A path is repaired into `out` (the second argument, by default `TARGET-fixed` beside it) as `fix_file` does, which
+    tells its other options; a FixReport comes back. The options of both: carrier, temperature, absolute_temperature,
+    kernel, choice, exact_only, rules (rule by op).
+    """
+    if _is_path(target):
+        if len(inputs) > 1 or loss is not None or variables is not None:
+            raise GradpassError(f"{target} is read, not run: inputs, loss= and variables= are for a live target")
+        if inputs:
+            options["out"] = inputs[0]
+        return fix_file(target, mode=mode, **options)
+    from gradpass.live.fixed import fix as fix_live
+
+    return fix_live(target, inputs, loss=loss, variables=variables, mode=mode, **options)
+
+
+def fix_file(
     target: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
@@ -88,11 +118,11 @@ def fix(
     """
     from gradpass.program import savedmodel
     from gradpass.report.diff import graph_diff
-    from gradpass.report.repair import FixReport
+    from gradpass.report.repair import FixReport, plan_of
     from gradpass.rewrite.fix import repair
     from gradpass.rewrite.harden import with_record
 
-    source = _path(target)
+    source = Path(target)
     destination = Path(out) if out is not None else _beside(source, "fixed")
     if not dry_run:
         _refuse_existing(destination, force)
@@ -100,7 +130,7 @@ def fix(
     progress("repairing")
     done = repair(model, entry, mode, **options)
     before = _verdict(model, entry, "variables", done)
-    plan = _plan(done, before)
+    plan = plan_of(done, before)
     if done.pb is None:
         return FixReport(before, None, plan, [], None, dry_run)
     changes = graph_diff(model.program, done.model.program) if diff else ""
@@ -174,23 +204,6 @@ def _verdict(model: Model, entry: str | None, wrt: str, done: Repair | None = No
 
     declined = {(s.cut.function, s.cut.node): s.declined for s in done.plan if s.declined} if done else {}
     return build(model, analyse(model, entry, wrt), declined)
-
-
-def _plan(done: Repair, before: Report) -> list[PlanStep]:
-    from gradpass.report.repair import PlanStep
-
-    places = {(d.function, d.node): i for i, d in enumerate(before.diagnostics) if d.node is not None}
-    return [
-        PlanStep(
-            places.get((step.cut.function, step.cut.node)),
-            None if step.declined else next(iter(step.rules), None),
-            None if step.declined else step.kind,
-            step.nodes_added,
-            step.declined,
-            list(step.rules),
-        )
-        for step in done.plan
-    ]
 
 
 @contextmanager

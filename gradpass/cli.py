@@ -231,7 +231,7 @@ def fix(
     Exit status: 0 all done and cross-checked, 1 some targets stay starved (each with its reason) or a cross-check
     failed, 2 the call or the target is wrong.
     """
-    from gradpass.api import fix as repair
+    from gradpass.api import fix_file as repair
     from gradpass.report.terminal import progress, quiet_tensorflow
 
     chosen = dict(_pair(text) for text in rules)

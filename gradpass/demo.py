@@ -43,7 +43,7 @@ def run(folder: Path | None, out: IO[str]) -> int:
 
 
 def _run(folder: Path, out: IO[str]) -> int:
-    from gradpass.api import check, fix
+    from gradpass.api import check, fix_file
     from gradpass.report.terminal import progress
     from gradpass.report.text import line, show
 
@@ -62,6 +62,6 @@ def _run(folder: Path, out: IO[str]) -> int:
         say(f"$ gradpass check {model}")
         show(check(model).render, out)
         say(f"\n$ gradpass fix {model}")
-        report = fix(model, progress=doing)
+        report = fix_file(model, progress=doing)
         show(report.render, out)
     return report.exit_status

@@ -25,3 +25,7 @@ class GradpassBug(Exception):
         super().__init__(f"internal error in {where}{f' at node {node!r}' if node else ''}: {detail}")
         self.where = where
         self.node = node
+
+
+class GradientWarning(UserWarning):
+    """Gradients are missing, and what was asked goes on all the same."""

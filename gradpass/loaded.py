@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +88,22 @@ class Loaded(tf.Module):
         The result loads like the one that was loaded: without gradpass its temperature is a constant. All else in it,
         `gradpass harden`'s record among it, is as it was; so are the slots of an optimizer that was saved along.
         """
-        model = savedmodel.read(self._path)
-        pb = edit.encode(model, temperature.changed(model, float(self.temperature.numpy())))
-        pb = harden.carried_over(model.raw, pb)
-        with tempfile.TemporaryDirectory(prefix="gradpass-") as folder:
-            stage = Path(folder)
-            # The old fingerprint speaks of the old checkpoint; TensorFlow loads a model without one.
-            link_tree(self._path, stage, frozenset({FINGERPRINT_FILE, CHECKPOINT.parent.name}))
-            (stage / CHECKPOINT.parent).mkdir()
-            _write_checkpoint(self._path / CHECKPOINT, stage / CHECKPOINT, self._variables)
-            write_saved_model(stage, Path(path), pb, force=force)
+        write_trained(self._path, Path(path), self._variables, float(self.temperature.numpy()), force=force)
+
+
+def write_trained(
+    source: Path, out: Path, variables: Mapping[str, tf.Variable], value: float, *, force: bool = False
+) -> None:
+    """Writes the SavedModel `source` with these values of its variables (by path) and of its temperature."""
+    model = savedmodel.read(source)
+    pb = harden.carried_over(model.raw, edit.encode(model, temperature.changed(model, value)))
+    with tempfile.TemporaryDirectory(prefix="gradpass-") as folder:
+        stage = Path(folder)
+        # The old fingerprint speaks of the old checkpoint; TensorFlow loads a model without one.
+        link_tree(source, stage, frozenset({FINGERPRINT_FILE, CHECKPOINT.parent.name}))
+        (stage / CHECKPOINT.parent).mkdir()
+        _write_checkpoint(source / CHECKPOINT, stage / CHECKPOINT, variables)
+        write_saved_model(stage, out, pb, force=force)
 
 
 def load(path: str | os.PathLike[str], *, entry: str | None = None, temperature: float | None = None) -> Loaded:
@@ -162,7 +169,7 @@ def _at(root: Any, path: str) -> tf.Variable:
     return root
 
 
-def _write_checkpoint(source: Path, target: Path, variables: dict[str, tf.Variable]) -> None:
+def _write_checkpoint(source: Path, target: Path, variables: Mapping[str, tf.Variable]) -> None:
     """Copies a checkpoint with other values for these variables, under the keys that it has for their paths."""
     reader = tf.train.load_checkpoint(str(source))
     tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_dtype_map()}

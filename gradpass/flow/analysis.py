@@ -347,7 +347,8 @@ def verdict_of(
     results = float_results(entry)
     places: list[list[Value]] = []
     plain: list[tuple[str, str, Literal["variable", "input"], str, Shape, int, bool]] = []
-    if wrt != "inputs" and model.kind != "frozen":
+    of_inputs = model.kind == "frozen" or entry.of_inputs
+    if wrt != "inputs" and not of_inputs:
         for key, variable in model.variables.items():
             if variable.trainable and key in model.captured:
                 places.append(entry.captures.get(key, []))
@@ -355,7 +356,7 @@ def verdict_of(
                     (variable.name, variable.path, "variable", dtype_name(variable.dtype), variable.shape,
                      variable.parameters, bool(places[-1]))
                 )  # fmt: skip
-    if wrt != "variables" or model.kind == "frozen":
+    if wrt != "variables" or of_inputs:
         for name, value in entry.inputs.items():
             shape = argument_shape(value)
             places.append([value])

@@ -27,7 +27,7 @@ DEPTH = 6  # of objects in objects
 def named_tensors(target: Any) -> dict[str, np.ndarray[Any, Any]]:
     """The eager tensors and float arrays that a target can reach, by the names that the user gave them."""
     found: dict[str, np.ndarray[Any, Any]] = {}
-    for name, value in _reachable(target):
+    for name, value in reachable(target):
         array = _value(value)
         if array is not None and array.dtype.kind in "fcV" and array.size:
             found.setdefault(name, array)
@@ -37,7 +37,7 @@ def named_tensors(target: Any) -> dict[str, np.ndarray[Any, Any]]:
 def own_names(target: Any) -> dict[int, str]:
     """How the user writes the variables and tensors that a target can reach or that stand beside it, by `handle_of`."""
     found: dict[int, str] = {}
-    for name, value in (*_reachable(target), *_beside(target)):
+    for name, value in (*reachable(target), *_beside(target)):
         if name and (is_variable(value) or tf.is_tensor(value)):
             found.setdefault(handle_of(plain(value)), name)
     return found
@@ -105,7 +105,7 @@ def _same(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
-def _reachable(target: Any) -> Iterator[tuple[str, Any]]:
+def reachable(target: Any) -> Iterator[tuple[str, Any]]:
     """What hangs on a target, with how it is written: globals and closures of functions, attributes of objects."""
     seen: set[int] = set()
     todo: list[tuple[str, Any, int]] = [("", target, 0)]

@@ -130,7 +130,7 @@ def prepare(
         )
     if not inputs:
         inputs = _known_inputs(target, keras)
-    args = tuple(_tensors(item, floatx(keras) if keras else None) for item in inputs)
+    args = as_tensors(inputs, keras)
     compiled = loss is None and len(args) > 1 and has_loss(target)
     chosen = _loss(loss, keras)
     call = _call(target, keras, training)
@@ -140,7 +140,7 @@ def prepare(
         called = target if isinstance(target, _CALLED) else None
         _no_labels(target, args, keras)
         return Prepared(target, call, args, label, False, called is None, keras is None, given, called)
-    elif _positional(chosen) == 1:
+    elif positional(chosen) == 1:
         function = _of_outputs(call, chosen)
     elif len(args) > 1:
         function = _of_labels(call, chosen)
@@ -274,7 +274,7 @@ def _loss(loss: Any, keras: Any) -> Callable[..., Any] | None:
     return loss  # type: ignore[no-any-return]
 
 
-def _positional(loss: Callable[..., Any]) -> int:
+def positional(loss: Callable[..., Any]) -> int:
     """How many arguments a loss needs: the outputs, or the labels and the outputs."""
     needed = [
         p
@@ -303,6 +303,11 @@ def _no_labels(target: Any, args: tuple[Any, ...], keras: Any) -> None:
 
 def _named(loss: Any) -> str:
     return f"the loss {getattr(loss, '__name__', None) or getattr(loss, 'name', None) or type(loss).__name__}"
+
+
+def as_tensors(inputs: Sequence[Any], keras: Any) -> tuple[Any, ...]:
+    """Inputs as tensors; for a Keras target with the floats that its `fit` casts to."""
+    return tuple(_tensors(item, floatx(keras) if keras else None) for item in inputs)
 
 
 def _tensors(item: Any, floats: Any) -> Any:

@@ -74,6 +74,9 @@ def changed(
     """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
     new = parse(model.path, encode(model, functions, gradients, objects, graph))
     new.program.tensorflow = model.program.tensorflow
+    if model.enter is not None:
+        new.enter, new.live, new.captured = model.enter, model.live, model.captured
+        new.entries = new.enter(new)
     if graph is not None:
         new.program.verify(new.program.graph)
     for function in functions:

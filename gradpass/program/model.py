@@ -42,7 +42,8 @@ class Variable:
 class Entry:
     """A way into the model: the function (or graph) that runs, its inputs, outputs and captured variables by key.
 
-    `inline` tells that its ops are run one by one under the tape, and not as a call.
+    `inline` tells that its ops are run one by one under the tape, and not as a call; `of_inputs` that its inputs are
+    the targets, as those of a graph without variables are.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entry:
     outputs: dict[str, Value]
     captures: dict[Any, list[Value]]
     inline: bool = False
+    of_inputs: bool = False
 
 
 class Copy(NamedTuple):
@@ -80,7 +82,10 @@ class Live:
 
 @dataclass
 class Model:
-    """A target. `kind` is "savedmodel" (TF2), "savedmodel-v1", "frozen", "metagraph", or "live" (`program.trace`)."""
+    """A target. `kind` is "savedmodel" (TF2), "savedmodel-v1", "frozen", "metagraph", or "live" (`program.trace`).
+
+    `enter` finds the entries where they are other than the signatures.
+    """
 
     path: Path
     kind: str
@@ -92,6 +97,7 @@ class Model:
     meta_index: int = 0
     captured: set[Any] = field(default_factory=set)
     live: Live | None = None
+    enter: Callable[[Model], dict[str, Entry]] | None = None
     read_debug_info: Callable[[], DebugInfo] = DebugInfo
 
     def __post_init__(self) -> None:

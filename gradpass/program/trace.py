@@ -64,7 +64,7 @@ def of_function(
                 variables[key] = _variable(key, by_handle[key], names, called.get(key))
             captures.setdefault(key, []).append(argument.output(0))
     inputs = {argument.name: argument.output(0) for argument in body.arguments[:split]}
-    outputs = dict(zip(_names(function.structured_outputs, len(body.results)), body.results, strict=True))
+    outputs = dict(zip(output_names(function.structured_outputs, len(body.results)), body.results, strict=True))
     entry = Entry(LIVE, body, inputs, outputs, captures, inline)
     return Model(
         Path(label or body.name or LIVE), LIVE, raw, program, variables, {LIVE: entry},
@@ -104,7 +104,7 @@ def _variable(
     return Variable(key, plain, name, variable.dtype.base_dtype.as_datatype_enum, shape, trains)
 
 
-def _names(structure: Any, count: int) -> list[str]:
+def output_names(structure: Any, count: int) -> list[str]:
     """A name for each flat output: the keys and places that lead to it ("loss", "output_0", "heads/1")."""
     names = ["/".join(path) or "output_0" for path in _paths(structure)]
     names = [f"output_{name}" if name[0].isdigit() else name for name in names]

@@ -27,7 +27,7 @@ def render_fix(report: FixReport, width: int) -> Iterator[RenderableType]:
     if report.repaired:
         yield from _targets(report)
     if report.plan:
-        yield from _plan(report)
+        yield from render_plan(report)
     for diagnostic in report.left.diagnostics:
         if diagnostic.severity != "note":
             yield from render_diagnostic(diagnostic, report.left, width)
@@ -85,7 +85,7 @@ def _state(target: Target) -> Text:
     return shown
 
 
-def _plan(report: FixReport) -> Iterator[RenderableType]:
+def render_plan(report: FixReport) -> Iterator[RenderableType]:
     table = _table("plan", *PLAN)
     for step, (op, what, nodes) in zip(report.plan, plan_rows(report), strict=True):
         table.add_row(_cell(op), _cell(what, "yellow" if step.declined else ""), nodes)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gradpass.report.diagnostics import Report, Severity, as_json
 from gradpass.report.words import quoted, visible
+
+if TYPE_CHECKING:
+    from gradpass.rewrite.fix import Repair
 
 
 @dataclass
@@ -63,6 +66,7 @@ class FixReport:
     """What `gradpass fix` did: the verdict before and after, the plan, the cross-checks, where the output is.
 
     `after` is None where nothing was repaired; `output` is None where nothing was written. `diff` is shown on request.
+    `live` tells of a repair in this process, of which nothing is written before somebody saves it.
     """
 
     before: Report
@@ -72,6 +76,7 @@ class FixReport:
     output: str | None
     dry_run: bool = False
     diff: str = ""
+    live: bool = False
 
     @property
     def left(self) -> Report:
@@ -115,11 +120,18 @@ class FixReport:
             return visible(f"cross-check failed ({', '.join(row.name for row in self.failed)}): nothing was written")
         if self.output:
             return f"wrote {visible(self.output)}"
+        if self.live:
+            return self._outcome_here()
         if self.dry_run and self.repaired:
             return "dry run: nothing was written"
         if self.ok:
             return "nothing to repair: nothing was written"
         return "nothing can be repaired, for the reasons given: nothing was written"
+
+    def _outcome_here(self) -> str:
+        if self.repaired:
+            return "repaired in this process, on the same variables; save it to keep it"
+        return "nothing to repair" if self.ok else "nothing can be repaired, for the reasons given"
 
     @property
     def exit_status(self) -> int:
@@ -152,6 +164,41 @@ class FixReport:
         from gradpass.report.html import fragment
 
         return fragment(self)
+
+
+def plan_of(done: Repair, before: Report) -> list[PlanStep]:
+    """The steps of a repair as plain data, with the places of their findings in the report before."""
+    places = {(d.function, d.node): i for i, d in enumerate(before.diagnostics) if d.node is not None}
+    return [
+        PlanStep(
+            places.get((step.cut.function, step.cut.node)),
+            None if step.declined else next(iter(step.rules), None),
+            None if step.declined else step.kind,
+            step.nodes_added,
+            step.declined,
+            list(step.rules),
+        )
+        for step in done.plan
+    ]
+
+
+class Plan(list[PlanStep]):
+    """The steps of a repair, to be printed."""
+
+    def __init__(self, report: FixReport) -> None:
+        super().__init__(report.plan)
+        self._report = report
+
+    def render(self, width: int) -> Iterable[Any]:
+        """The plan as a table, as rich renderables."""
+        from gradpass.report.fixtext import render_plan
+
+        return render_plan(self._report)
+
+    def __str__(self) -> str:
+        from gradpass.report.text import plain
+
+        return plain(self.render)
 
 
 def parts(told: Report | FixReport) -> tuple[Report, list[Remark]]:

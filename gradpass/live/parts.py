@@ -1,0 +1,179 @@
+"""The functions that a live target is repaired as: its call, in training and in inference, and its loss."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from gradpass.errors import TargetError
+from gradpass.live.capsule import Part
+from gradpass.live.frameworks import has_loss, is_functional, keras_of
+from gradpass.live.left import left_graph, said, user_line
+from gradpass.live.target import Prepared, positional
+from gradpass.report.words import quoted
+
+CALL, TRAINING, INFERENCE, LOSS = "call", "training", "inference", "loss"
+
+
+def outputs_of(structure: Any, target: Any) -> Any:
+    """What the user knows as the outputs of a part."""
+    return structure["outputs"] if keras_of(target) is not None else structure
+
+
+def call_parts(prepared: Prepared) -> tuple[dict[str, Part], tuple[Any, ...]]:
+    """The functions that are repaired, and the specs of the inputs that they take."""
+    keras = keras_of(prepared.owner)
+    if keras is None:
+        specs = tuple(tf.nest.map_structure(_spec, item) for item in prepared.inputs)
+        return {CALL: _part(prepared, _of_call(prepared), specs)}, specs
+    prepared.build()
+    specs = tuple(tf.nest.map_structure(_any_batch, item) for item in _keras_inputs(prepared))
+    made = {}
+    for name, training in ((TRAINING, True), (INFERENCE, False)):
+        made[name] = _part(prepared, tf.function(_run(prepared.owner, keras, training), autograph=False), specs)
+    return made, specs
+
+
+def _of_call(prepared: Prepared) -> Any:
+    if isinstance(prepared.called, tf.types.experimental.PolymorphicFunction):
+        return tf.function(prepared.called.python_function, jit_compile=prepared.called.jit_compile)
+    if prepared.called is not None:
+        return tf.function(prepared.called)
+    return tf.function(prepared.function, autograph=prepared.autograph)
+
+
+def _part(prepared: Prepared, function: Any, specs: tuple[Any, ...]) -> Part:
+    try:
+        return Part(function, function.get_concrete_function(*specs))
+    except Exception as error:  # whatever the user's own code raises
+        left = left_graph(error)
+        line = left.source if left else user_line(error)
+        where = f" ({line.file}:{line.line})" if line else ""
+        what = f"{quoted(left.what)} takes a value out of the graph" if left else said(error)
+        raise TargetError(f"{quoted(prepared.label)} cannot be traced{where}: {what}") from error
+
+
+def _run(model: Any, keras: Any, training: bool) -> Callable[..., Any]:
+    """The model's call with all that comes of it: outputs, losses that layers add, and masks of the outputs."""
+    takes = {} if not _cares(model, keras) else {"training": training}
+
+    def run(*inputs: Any) -> dict[str, Any]:
+        outputs = model(*inputs, **takes)
+        # Keras has no public reader of the mask that goes along with a tensor (Keras 3 to 3.15 and tf_keras keep it in
+        # this attribute, which compiled losses look at); a test fails when it moves.
+        masks = [getattr(tensor, "_keras_mask", None) for tensor in tf.nest.flatten(outputs)]
+        return {"outputs": outputs, "losses": _added(model, outputs), "masks": masks}
+
+    return run
+
+
+def _cares(model: Any, keras: Any) -> bool:
+    return isinstance(model, keras.Model) or "training" in inspect.signature(model.call).parameters
+
+
+def _added(model: Any, outputs: Any) -> list[Any]:
+    """The losses that layers add in this call: those that Keras does not compute of weights alone."""
+    here = tf.nest.flatten(outputs)[0].graph
+    losses = [loss for loss in model.losses if getattr(loss, "graph", None) is here]
+    return [loss for loss in losses if _reads_an_input(loss)]
+
+
+def _reads_an_input(tensor: Any) -> bool:
+    """Whether a tensor of the graph that is being made depends on an input of it."""
+    seen: set[str] = set()
+    todo = [tensor.op]
+    captures = {id(inner) for inner in tensor.graph.internal_captures}
+    while todo:
+        op = todo.pop()
+        if op.name in seen:
+            continue
+        seen.add(op.name)
+        if op.type == "Placeholder" and not any(id(output) in captures for output in op.outputs):
+            return True
+        todo += [value.op for value in op.inputs]
+    return False
+
+
+def _keras_inputs(prepared: Prepared) -> tuple[Any, ...]:
+    """The inputs of a Keras target without the labels; of a functional model those that it declares."""
+    if is_functional(prepared.owner):
+        structure = prepared.owner.input if len(prepared.owner.inputs) > 1 else prepared.owner.inputs[0]
+        return (tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure),)
+    return prepared.inputs
+
+
+def _spec(leaf: Any) -> Any:
+    if isinstance(leaf, tf.TypeSpec) or not tf.is_tensor(leaf):
+        return leaf
+    return tf.TensorSpec(leaf.shape, leaf.dtype) if isinstance(leaf, tf.Tensor) else tf.type_spec_from_value(leaf)
+
+
+def _any_batch(leaf: Any) -> Any:
+    """The spec of an input with any batch size, as `fit` has another one in its last step."""
+    spec = _spec(leaf)
+    if isinstance(spec, tf.TensorSpec) and spec.shape.rank:
+        return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+    if isinstance(spec, tf.RaggedTensorSpec) and spec.shape.rank:
+        return tf.RaggedTensorSpec([None, *spec.shape[1:]], spec.dtype, spec.ragged_rank, spec.row_splits_dtype)
+    return spec
+
+
+def losses_of(target: Any, loss: Any) -> list[Callable[..., Any] | None]:
+    """The losses as functions of labels and outputs (or of outputs alone), one an output; none where there are none."""
+    keras = keras_of(target)
+    if loss is None:
+        if not has_loss(target):
+            return []
+        loss = target.loss
+    names = loss if isinstance(loss, (list, tuple)) else list(loss.values()) if isinstance(loss, dict) else [loss]
+    found: list[Callable[..., Any] | None] = []
+    for each in names:
+        named = isinstance(each, str)
+        function = (keras or importlib.import_module("keras")).losses.get(each) if named else each
+        found.append(getattr(function, "call", function))
+    return found
+
+
+def loss_part(loss: Callable[..., Any], prepared: Prepared, labels: Any, outputs: Any) -> Part:
+    """A loss as a function of labels and outputs; its targets are the outputs."""
+    specs = tf.nest.map_structure(_spec_of_symbolic, outputs)
+    args: tuple[Any, ...] = (specs,)
+    if positional(loss) == 2:
+        args = (tf.nest.map_structure(_any_batch, labels), specs)
+    before = sum(_width(spec) for spec in tf.nest.flatten(list(args[:-1])))
+    part = _part(prepared, tf.function(loss), args)
+    wide = sum(_width(spec) for spec in tf.nest.flatten([args[-1]]))
+    return Part(part.function, part.concrete, frozenset(range(before, before + wide)))
+
+
+def _width(spec: Any) -> int:
+    return len(tf.nest.flatten(spec, expand_composites=True)) if isinstance(spec, tf.TypeSpec) else 0
+
+
+def _spec_of_symbolic(tensor: Any) -> Any:
+    return tf.TensorSpec(tensor.shape, tensor.dtype) if isinstance(tensor, tf.Tensor) else tensor
+
+
+def serving(parts: dict[str, Part], specs: tuple[Any, ...], prepared: Prepared) -> Any:
+    """What a SavedModel serves: the call in inference, where its inputs and outputs are plain tensors."""
+    part = parts.get(INFERENCE, parts.get(CALL))
+    assert part is not None
+    flat = tf.nest.flatten(list(specs))
+    outputs = tf.nest.flatten(outputs_of(part.concrete.structured_outputs, prepared.owner))
+    if not all(isinstance(s, tf.TensorSpec) for s in flat) or not all(
+        isinstance(t, (tf.TensorSpec, tf.Tensor)) for t in outputs
+    ):
+        return None
+    names = [f"input_{i}" if len(flat) > 1 else "inputs" for i in range(len(flat))]
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        packed = tf.nest.pack_sequence_as(list(specs), [inputs[name] for name in names])
+        given = outputs_of(part.function(*packed), prepared.owner)
+        return {f"output_{i}": tensor for i, tensor in enumerate(tf.nest.flatten(given))}
+
+    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in zip(names, flat, strict=True)}
+    return tf.function(serve, autograph=False).get_concrete_function(**named)
