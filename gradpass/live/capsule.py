@@ -124,7 +124,7 @@ class Capsule:
         for name, part in self.parts.items():
             setattr(module, name, part.function)
         signatures = {} if signature is None else {"serving_default": signature}
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=True, save_debug_info=True)
         try:
             tf.saved_model.save(module, str(self.path), signatures, options)
         except (AssertionError, ValueError, TypeError, KeyError, NotImplementedError) as problem:

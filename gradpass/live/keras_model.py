@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -119,6 +118,8 @@ def class_for(keras: Any) -> Any:
             if unknown:
                 raise GradpassError(f"{', '.join(unknown)}= cannot be written into a .keras file; save a SavedModel")
             original = keras.saving.serialize_keras_object(self.original)
+            # The optimizer is one, and this model's; what the original was compiled with would claim its state, too.
+            original.pop("compile_config", None)
             return {"name": self.name, "original": original, "options": self._gradpass.options}
 
         def get_compile_config(self) -> Any:
@@ -161,6 +162,6 @@ def _with_function(loss: Any, function: Any) -> Any:
     """A loss that computes by another function; an object keeps its reduction."""
     if function is None or not hasattr(loss, "call"):
         return function or loss
-    changed = copy.copy(loss)
-    changed.call = function
+    changed = object.__new__(type(loss))  # copy.copy would have Keras write it to a file and read it again
+    vars(changed).update(vars(loss), call=function)
     return changed

@@ -39,11 +39,8 @@ def call_parts(prepared: Prepared) -> tuple[dict[str, Part], tuple[Any, ...]]:
 
 
 def _of_call(prepared: Prepared) -> Any:
-    if isinstance(prepared.called, tf.types.experimental.PolymorphicFunction):
-        return tf.function(prepared.called.python_function, jit_compile=prepared.called.jit_compile)
-    if prepared.called is not None:
-        return tf.function(prepared.called)
-    return tf.function(prepared.function, autograph=prepared.autograph)
+    # A tf.function may have been traced for other inputs before; what is saved is one that was not.
+    return tf.function(prepared.called or prepared.function, autograph=prepared.autograph)
 
 
 def _part(prepared: Prepared, function: Any, specs: tuple[Any, ...]) -> Part:
