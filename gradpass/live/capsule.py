@@ -7,7 +7,7 @@ own variables in the place of the file's. So there is one way to repair, and wha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from gradpass.errors import GradpassError
 from gradpass.live.constants import reachable
+from gradpass.live.frameworks import plain
 from gradpass.program import edit, savedmodel
 from gradpass.program.model import Entry, Live, Model
 from gradpass.program.trace import Named, handle_of, output_names
@@ -56,6 +57,7 @@ class Capsule:
         self.listed = list(listed)
         self.label = label
         self.variables = self._all_variables()
+        self._bound = self.variables
         # A graph may open its assets when it runs.
         self._folder = tempfile.TemporaryDirectory(prefix="gradpass-", ignore_cleanup_errors=True)
         self.path = Path(self._folder.name) / "model"
@@ -68,6 +70,11 @@ class Capsule:
         if done.pb is not None:
             (self.path / GRAPH_FILE).write_bytes(with_record(self.model.raw, done.pb))
         return done
+
+    def bind(self, mine: Sequence[Any], theirs: Sequence[Any]) -> None:
+        """Lets others take the place of some variables in what is loaded and saved from now on."""
+        others = {handle_of(plain(one)): plain(other) for one, other in zip(mine, theirs, strict=True)}
+        self._bound = [others.get(handle_of(variable), variable) for variable in self.variables]
 
     def load(self, done: Repair, temperature: float) -> tuple[Any, tf.Variable]:
         """The functions as attributes of an object, on the variables of this process; and their temperature."""
@@ -86,7 +93,7 @@ class Capsule:
         def creator(following: Any, **kwargs: Any) -> Any:
             called = kwargs.get("name") or ""
             if called.startswith(OURS):
-                return self.variables[int(called.removeprefix(OURS))]
+                return self._bound[int(called.removeprefix(OURS))]
             variable = following(**kwargs)
             if called == name:
                 made.append(variable)
@@ -109,7 +116,7 @@ class Capsule:
     @property
     def paths(self) -> dict[str, tf.Variable]:
         """The variables by their paths in the file."""
-        return {f"{VARIABLES}/{i}": variable for i, variable in enumerate(self.variables)}
+        return {f"{VARIABLES}/{i}": variable for i, variable in enumerate(self._bound)}
 
     def _all_variables(self) -> list[tf.Variable]:
         """The variables that are listed, and those that the functions read."""

@@ -11,9 +11,10 @@ from typing import Any
 import tensorflow as tf
 
 from gradpass.errors import GradpassError
-from gradpass.live.fixed import Repaired, conformed, repaired, save
+from gradpass.live.fixed import save
 from gradpass.live.frameworks import has_loss, is_functional, keras_of
-from gradpass.live.parts import INFERENCE, TRAINING
+from gradpass.live.mend import Repaired, repaired
+from gradpass.live.parts import INFERENCE, TRAINING, conformed
 from gradpass.report.diagnostics import Report
 from gradpass.report.repair import FixReport, Plan
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from gradpass.errors import TargetError
@@ -17,6 +18,34 @@ from gradpass.live.target import Prepared, positional
 from gradpass.report.words import quoted
 
 CALL, TRAINING, INFERENCE, LOSS = "call", "training", "inference", "loss"
+
+
+def conformed(inputs: Sequence[Any], specs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs as the traced function takes them: tensors of its dtypes and ranks, in its structure."""
+    if len(inputs) != len(specs):
+        raise TypeError(f"{len(specs)} inputs are taken, not {len(inputs)}")
+    given, wanted = tf.nest.flatten(list(inputs)), tf.nest.flatten(list(specs))
+    if len(given) != len(wanted):
+        raise TypeError(f"{len(wanted)} tensors are taken as inputs, not {len(given)}")
+    flat = [_conform(value, spec) for value, spec in zip(given, wanted, strict=True)]
+    return tuple(tf.nest.pack_sequence_as(list(specs), flat))
+
+
+def _conform(value: Any, spec: Any) -> Any:
+    if not isinstance(spec, tf.TensorSpec):
+        return value
+    tensor = tf.convert_to_tensor(value) if tf.is_tensor(value) else tf.convert_to_tensor(np.asarray(value))
+    if tensor.dtype != spec.dtype:
+        tensor = tf.cast(tensor, spec.dtype)
+    rank = spec.shape.rank
+    if rank is not None and tensor.shape.rank == rank - 1 and spec.shape[-1] == 1:
+        return tensor[..., tf.newaxis]  # as Keras's functional models do
+    if not spec.shape.is_compatible_with(tensor.shape):
+        raise TypeError(
+            f"an input of the shape {spec.shape} is taken, not {tensor.shape}; give gradpass.fix a "
+            f"tf.TensorSpec with None for what varies"
+        )
+    return tensor
 
 
 def outputs_of(structure: Any, target: Any) -> Any:

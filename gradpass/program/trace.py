@@ -85,7 +85,12 @@ def _debug_info(graph: tf.Graph, program: Program) -> DebugInfo:
 
 
 def handle_of(variable: Any) -> int:
-    """What tells a variable from others, also from its other Python objects; a tensor is told by itself."""
+    """What tells a variable from others, also from its other Python objects; a tensor is told by itself.
+
+    Of a variable of several replicas it is the first one's, which functions read that are traced outside of replicas.
+    """
+    if isinstance(variable, tf.distribute.DistributedValues):
+        variable = variable.values[0]
     return id(variable.handle if isinstance(variable, tf.Variable) else variable)
 
 
