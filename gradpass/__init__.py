@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradpass.api import check as check
     from gradpass.api import fix as fix
     from gradpass.api import harden as harden
+    from gradpass.errors import GradientWarning as GradientWarning
     from gradpass.errors import GradpassError as GradpassError
     from gradpass.loaded import load as load
     from gradpass.report.diagnostics import Diagnostic as Diagnostic
@@ -24,7 +25,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "gradpass.api": ("check", "fix", "harden"),
-    "gradpass.errors": ("GradpassError",),
+    "gradpass.errors": ("GradientWarning", "GradpassError"),
     "gradpass.loaded": ("load",),
     "gradpass.report.diagnostics": ("Diagnostic", "GradientError", "Report", "Target"),
     "gradpass.report.repair": ("FixReport",),

@@ -14,7 +14,7 @@ from gradpass.errors import GradpassError
 from gradpass.live.fixed import save
 from gradpass.live.frameworks import has_loss, is_functional, keras_of
 from gradpass.live.mend import Repaired, repaired
-from gradpass.live.parts import INFERENCE, TRAINING, conformed
+from gradpass.live.parts import INFERENCE, TRAINING, added_losses, conformed
 from gradpass.report.diagnostics import Report
 from gradpass.report.repair import FixReport, Plan
 
@@ -58,13 +58,17 @@ def class_for(keras: Any) -> Any:
             given = inputs if len(held.done.specs) > 1 else [inputs]
             run = held.done.functions[TRAINING if training else INFERENCE]
             result = run(*conformed(given, held.done.specs))
-            for loss in result["losses"]:
-                self.add_loss(loss)
+            held.losses = list(result["losses"])
             outputs = result["outputs"]
             for tensor, each in zip(tf.nest.flatten(outputs), result["masks"], strict=True):
                 if each is not None:
                     tensor._keras_mask = each
             return outputs
+
+        @property
+        def losses(self) -> list[Any]:
+            """What the layers of the original added in the last call, and what their regularizers make of weights."""
+            return [*self._gradpass.losses, *added_losses(self.original)[1]]
 
         @property
         def temperature(self) -> tf.Variable:
@@ -100,7 +104,12 @@ def class_for(keras: Any) -> Any:
         def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
             """A `.keras` file, or a SavedModel under any other path."""
             if Path(filepath).suffix in (".keras", ".h5"):
-                super().save(filepath, overwrite=overwrite, **kwargs)
+                # Keras writes the state of an optimizer once, where it meets it first, and reads it at this model.
+                optimizer, self.original.optimizer = getattr(self.original, "optimizer", None), None
+                try:
+                    super().save(filepath, overwrite=overwrite, **kwargs)
+                finally:
+                    self.original.optimizer = optimizer
             else:
                 save(self._gradpass.done, Path(filepath), force=overwrite)
 
@@ -142,6 +151,7 @@ class _Held:
     def __init__(self, done: Repaired, options: dict[str, Any]) -> None:
         self.done = done
         self.options = options
+        self.losses: list[Any] = []
 
 
 def _policy(original: Any) -> Any:

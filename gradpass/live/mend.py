@@ -13,6 +13,7 @@ import tensorflow as tf
 from gradpass.errors import GradpassError
 from gradpass.flow.analysis import analyse
 from gradpass.live.capsule import Capsule, Part
+from gradpass.live.check import live_model
 from gradpass.live.frameworks import is_functional, keras_of, plain
 from gradpass.live.parts import CALL, INFERENCE, LOSS, call_parts, conformed, loss_part, losses_of, outputs_of, serving
 from gradpass.live.target import Prepared, as_tensors, label_of, positional, prepare
@@ -21,7 +22,7 @@ from gradpass.program.trace import Named
 from gradpass.report.build import build
 from gradpass.report.diagnostics import Report
 from gradpass.report.repair import CheckRow, FixReport, plan_of
-from gradpass.report.words import quoted
+from gradpass.report.words import quoted, whom
 from gradpass.rewrite.fix import Repair
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class Mended:
     options: dict[str, Any]
 
     def load(self, always: bool = False) -> Repaired:
-        """The repaired functions on the variables of the capsule; where nothing is new, the traced ones if not `always`."""
+        """The repaired functions on the capsule's variables; where nothing is new, the traced ones if not `always`."""
         temperature = float(self.options.get("temperature", 1.0))
         if self.done.pb is None and not always:
             functions: dict[str, Any] = {name: part.function for name, part in self.parts.items()}
@@ -91,10 +92,27 @@ class Mended:
         return report
 
     def check(self, new: Repaired) -> None:
-        """Adds the cross-check of the values; GradpassError where it fails."""
+        """Adds the cross-check of the values; GradpassError where it fails, or where loading lost a gradient."""
+        self._refuse_losses(new)
         new.report.crosscheck.append(self._same_values(new))
         if new.report.failed:
             raise GradpassError(f"{quoted(self.prepared.label)} was not repaired: {new.report.failed[0].told}")
+
+    def _refuse_losses(self, new: Repaired) -> None:
+        """TensorFlow knows less of a loaded function than of a traced one: what flowed before must flow now."""
+        name = next(iter(self.parts))
+        live = live_model(self.prepared, self.parts[name].concrete)
+        (verdict,) = analyse(live)
+        flowing = {target.name for target in verdict.targets if target.state == "flows"}
+        lost = [t for t in new.report.left.targets if t.kind == "variable" and t.state != "flows" and t.name in flowing]
+        if lost:
+            causes = {i for target in lost for i in target.diagnostics}
+            why = "; ".join(new.report.left.diagnostics[i].message for i in sorted(causes))
+            names = whom([target.name for target in lost], "variable")
+            raise GradpassError(
+                f"{quoted(self.prepared.label)} was not repaired: gradpass.fix goes through a SavedModel, and loaded "
+                f"from one {names} would lose a gradient that is there now ({why})"
+            )
 
     def _same_values(self, new: Repaired) -> CheckRow:
         """Whether the repaired call gives the original's outputs bit for bit, in inference, on the inputs given."""

@@ -92,7 +92,9 @@ def _run(model: Any, keras: Any, training: bool) -> Callable[..., Any]:
         # Keras has no public reader of the mask that goes along with a tensor (Keras 3 to 3.15 and tf_keras keep it in
         # this attribute, which compiled losses look at); a test fails when it moves.
         masks = [getattr(tensor, "_keras_mask", None) for tensor in tf.nest.flatten(outputs)]
-        return {"outputs": outputs, "losses": _added(model, outputs), "masks": masks}
+        here = tf.nest.flatten(outputs)[0].graph
+        losses = [loss for loss in added_losses(model)[0] if getattr(loss, "graph", None) is here]
+        return {"outputs": outputs, "losses": losses, "masks": masks}
 
     return run
 
@@ -101,27 +103,14 @@ def _cares(model: Any, keras: Any) -> bool:
     return isinstance(model, keras.Model) or "training" in inspect.signature(model.call).parameters
 
 
-def _added(model: Any, outputs: Any) -> list[Any]:
-    """The losses that layers add in this call: those that Keras does not compute of weights alone."""
-    here = tf.nest.flatten(outputs)[0].graph
-    losses = [loss for loss in model.losses if getattr(loss, "graph", None) is here]
-    return [loss for loss in losses if _reads_an_input(loss)]
+def added_losses(model: Any) -> tuple[list[Any], list[Any]]:
+    """The losses of a Keras model: those that its layers added in a call, and those that it computes of weights alone.
 
-
-def _reads_an_input(tensor: Any) -> bool:
-    """Whether a tensor of the graph that is being made depends on an input of it."""
-    seen: set[str] = set()
-    todo = [tensor.op]
-    captures = {id(inner) for inner in tensor.graph.internal_captures}
-    while todo:
-        op = todo.pop()
-        if op.name in seen:
-            continue
-        seen.add(op.name)
-        if op.type == "Placeholder" and not any(id(output) in captures for output in op.outputs):
-            return True
-        todo += [value.op for value in op.inputs]
-    return False
+    The former are kept, whenever they were added; the latter are made anew at each look.
+    """
+    first, second = model.losses, model.losses
+    kept = {id(loss) for loss in first}
+    return [loss for loss in second if id(loss) in kept], [loss for loss in second if id(loss) not in kept]
 
 
 def _keras_inputs(prepared: Prepared) -> tuple[Any, ...]:
