@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gradpass.api import harden as harden
     from gradpass.errors import GradientWarning as GradientWarning
     from gradpass.errors import GradpassError as GradpassError
+    from gradpass.live.step import check_step as check_step
     from gradpass.loaded import load as load
     from gradpass.report.diagnostics import Diagnostic as Diagnostic
     from gradpass.report.diagnostics import GradientError as GradientError
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "gradpass.api": ("check", "fix", "harden"),
+    "gradpass.live.step": ("check_step",),
     "gradpass.errors": ("GradientWarning", "GradpassError"),
     "gradpass.loaded": ("load",),
     "gradpass.report.diagnostics": ("Diagnostic", "GradientError", "Report", "Target"),

@@ -95,6 +95,8 @@ def matter(code: type[Code]) -> str:
         error="an error" if code.order == 1 else "another op",
         outcome="a target gets none",
         them="it",
+        others="another",
+        shape="of several numbers",
     )
     return text.partition(": a target")[0]
 

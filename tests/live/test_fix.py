@@ -275,7 +275,7 @@ def test_what_cannot_be_repaired_is_said() -> None:
         [
             keras.layers.Input((3,)),
             keras.layers.Dense(2),
-            keras.layers.Lambda(lambda t: tf.stop_gradient(t)),
+            keras.layers.Lambda(tf.stop_gradient),
             keras.layers.Dense(2),
         ]
     )
@@ -301,7 +301,7 @@ V, C = tf.Variable([0.3, 0.9, 1.4], name="v"), tf.Variable([1.0, 2.0, 3.0], name
 
 @tf.function
 def thresholded(x: Any) -> Any:
-    return {"open": tf.cast(V > x, tf.float32) * C, "index": tf.argmax(V)}
+    return {"open": tf.cast(x < V, tf.float32) * C, "index": tf.argmax(V)}
 
 
 @pytest.mark.parametrize(
@@ -336,12 +336,12 @@ def gradients_symbolic(function: Any, x: Any) -> Any:
 
 
 def test_the_temperature_counts_from_the_next_tape_on(tmp_path: Path) -> None:
-    fixed = gp.fix(lambda x: S(tf.cast(V > x, tf.float32)), tf.ones([3]), temperature=1.0)
+    fixed = gp.fix(lambda x: S(tf.cast(x < V, tf.float32)), tf.ones([3]), temperature=1.0)
     x = tf.constant([0.5, 0.5, 0.5])
     (wide,) = gradients(fixed, [V], x)
     fixed.temperature.assign(0.25)
     (narrow,) = gradients(fixed, [V], x)
-    (again,) = gradients(gp.fix(lambda x: S(tf.cast(V > x, tf.float32)), x, temperature=0.25), [V], x)
+    (again,) = gradients(gp.fix(lambda x: S(tf.cast(x < V, tf.float32)), x, temperature=0.25), [V], x)
     assert (wide != narrow).any()
     np.testing.assert_array_equal(narrow, again)
     fixed.save(tmp_path / "saved")
