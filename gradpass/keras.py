@@ -9,6 +9,11 @@ from typing import Any, Literal
 import keras
 
 from gradpass.errors import GradpassError
+from gradpass.live.frameworks import loaded
+from gradpass.live.keras_model import class_for
+
+for _module in loaded():
+    class_for(_module)  # a `.keras` file of a fixed model names it
 
 
 def _exponential(start: float, end: float, done: float) -> float:

@@ -71,6 +71,11 @@ def class_for(keras: Any) -> Any:
             return [*self._gradpass.losses, *added_losses(self.original)[1]]
 
         @property
+        def fixed_for(self) -> tuple[Any, ...]:
+            """The specs of the inputs that it was traced with."""
+            return self._gradpass.done.specs
+
+        @property
         def temperature(self) -> tf.Variable:
             """What every surrogate reads, from the next step on."""
             return self._gradpass.done.temperature

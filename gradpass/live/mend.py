@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from gradpass.errors import GradpassError
 from gradpass.flow.analysis import analyse
-from gradpass.live.capsule import Capsule, Part
+from gradpass.live.capsule import SERVING, Capsule, Part
 from gradpass.live.check import live_model
 from gradpass.live.frameworks import is_functional, keras_of, plain
 from gradpass.live.parts import CALL, INFERENCE, LOSS, call_parts, conformed, loss_part, losses_of, outputs_of, serving
@@ -25,6 +25,8 @@ from gradpass.report.repair import CheckRow, FixReport, plan_of
 from gradpass.report.words import quoted, whom
 from gradpass.rewrite.fix import Repair
 
+# They have their ops in common with training (or the call), which is what is told.
+UNTOLD = (INFERENCE, SERVING)
 T = TypeVar("T")
 Losses = list[Callable[..., Any] | None]
 
@@ -79,14 +81,13 @@ class Mended:
     def _report(self) -> FixReport:
         before = self._verdict(self.capsule.model)
         after = self._verdict(self.done.model) if self.done.pb is not None else None
-        told = {(cut.function, cut.node) for v in self.done.before if v.name != INFERENCE for cut in v.cuts}
+        told = {(cut.function, cut.node) for v in self.done.before if v.name not in UNTOLD for cut in v.cuts}
         self.done.plan = [step for step in self.done.plan if (step.cut.function, step.cut.node) in told]
         return FixReport(before, after, plan_of(self.done, before), [], None, live=True)
 
     def _verdict(self, model: Model) -> Report:
         declined = {(s.cut.function, s.cut.node): s.declined for s in self.done.plan if s.declined}
-        # Training and inference have their ops in common; what is trained is what is told.
-        verdicts = [verdict for verdict in analyse(model, "all") if verdict.name != INFERENCE]
+        verdicts = [verdict for verdict in analyse(model, "all") if verdict.name not in UNTOLD]
         report = build(model, verdicts, declined)
         report.target = self.prepared.label
         return report

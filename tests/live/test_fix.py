@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +82,7 @@ def test_a_fixed_model_trains_the_variables_of_the_original_in_fit(module: Any, 
     loaded = gp.load(tmp_path / "saved")
     (output,) = loaded(X).values()
     np.testing.assert_array_equal(output, fixed(X))
+    assert not {t.name for t in gp.check(tmp_path / "saved").targets if t.starved} & served
 
 
 def named(model: Any) -> dict[str, Any]:
@@ -104,6 +107,20 @@ def test_a_keras_file_holds_a_fixed_model(module: Any, kind: str, tmp_path: Path
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
     assert again.fit(X, Y, verbose=0).history["loss"]
+
+
+def test_a_keras_file_loads_in_another_process(tmp_path: Path) -> None:
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2)(keras.ops.round(keras.layers.Dense(4)(x))))
+    fixed = gp.fix(model)
+    fixed.save(tmp_path / "fixed.keras")
+    script = (
+        "import sys, keras, numpy, gradpass.keras\n"
+        f"model = keras.models.load_model({str(tmp_path / 'fixed.keras')!r})\n"
+        "print(model.plan[0].rules, float(model(numpy.ones((1, 3)))[0, 0]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["['soft-round']", str(float(fixed(np.ones((1, 3)))[0, 0]))]
 
 
 def test_a_subclassed_model_says_why_no_keras_file_holds_it(tmp_path: Path) -> None:
