@@ -34,7 +34,7 @@ _PUBLIC = {
 }
 
 
-_ROOMS = ("keras",)  # modules that are names of their own
+_ROOMS = ("keras", "testing")  # modules that are names of their own
 
 
 def __getattr__(name: str) -> Any:
