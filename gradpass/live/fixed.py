@@ -96,7 +96,8 @@ class Fixed(tf.Module):
 
     def __call__(self, *inputs: Any) -> Any:
         """What the original gives for these inputs."""
-        return self._done.functions[CALL](*conformed(inputs, self._done.specs))
+        given = self._done.functions[CALL](*conformed(inputs, self._done.specs))
+        return tf.nest.pack_sequence_as(self._done.structure, tf.nest.flatten(given))
 
     @property
     def loss_fn(self) -> Callable[..., Any] | None:

@@ -36,10 +36,12 @@ class Repaired:
     """What became of a target: its functions by name, and what is to be told.
 
     `temperature` is read by every surrogate. `losses` are the parts of the loss, in the order of the outputs.
+    `structure` is that of what the original gives, in its own types, which a loaded function has forgotten.
     """
 
     functions: dict[str, Callable[..., Any]]
     specs: tuple[Any, ...]
+    structure: Any
     temperature: tf.Variable
     report: FixReport
     capsule: Capsule
@@ -76,7 +78,8 @@ class Mended:
         ]
         report = self._report()
         repaired = not severed.isdisjoint(names)
-        return Repaired(functions, self.specs, variable, report, self.capsule, losses, repaired)
+        structure = next(iter(self.parts.values())).concrete.structured_outputs
+        return Repaired(functions, self.specs, structure, variable, report, self.capsule, losses, repaired)
 
     def _report(self) -> FixReport:
         before = self._verdict(self.capsule.model)

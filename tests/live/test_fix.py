@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -385,6 +385,24 @@ def test_a_module_with_a_table_and_a_counter() -> None:
     assert module.calls.numpy() == 0
     (gradient,) = gradients(fixed, [module.weights], tf.constant(["b", "b"]))
     assert gradient[0] == 0.0 and gradient[1] > 0.0 and module.calls.numpy() == 1
+
+
+class Pair(NamedTuple):
+    """What a user's function takes and gives."""
+
+    first: Any
+    second: Any
+
+
+def test_structures_are_those_of_the_user() -> None:
+    def swapped(pair: Pair, scale: float) -> Pair:
+        return Pair([pair.second], {"rounded": tf.round(V * pair.first) * scale})
+
+    given = Pair(tf.ones([3]), tf.zeros([2]))
+    fixed = gp.fix(swapped, given, 2.0)
+    answer = fixed(given, 2.0)
+    assert type(answer) is Pair and isinstance(answer.first, list)
+    np.testing.assert_array_equal(answer.second["rounded"], swapped(given, 2.0).second["rounded"])
 
 
 def test_ragged_inputs_and_outputs() -> None:
