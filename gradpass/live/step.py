@@ -13,6 +13,7 @@ from gradpass import __version__
 from gradpass.errors import TargetError
 from gradpass.flow import edges
 from gradpass.flow.analysis import analyse
+from gradpass.flow.facts import BRANCHES, LOOPS, callees
 from gradpass.flow.verdict import State
 from gradpass.live.constants import own_names, reachable
 from gradpass.live.frameworks import is_variable, keras_of, name_of, plain, unique
@@ -21,7 +22,7 @@ from gradpass.live.tapes import Asked, Record, watching
 from gradpass.live.target import as_tensors, label_of
 from gradpass.live.wiring import Wiring
 from gradpass.program.graph import Function, Node, Value
-from gradpass.program.model import UNNAMED, Entry, Live
+from gradpass.program.model import UNNAMED, Entry, Live, Model
 from gradpass.program.trace import LIVE, Named, handle_of, of_function
 from gradpass.report.build import build
 from gradpass.report.codes import find
@@ -61,16 +62,23 @@ class _Step:
         self.written = own_names(step)
         self.models = _models(step, inputs)
         self.model = of_function(self.concrete, label=self.label, inline=True)
-        (entry,) = self.model.entries.values()
-        self.function: Function = entry.function
-        self.captures = entry.captures
         self.variables = {handle_of(v): v for v in self.concrete.variables}
-        owners = {value: key for key, values in self.captures.items() for value in values}
-        made = {op.name: i for i, op in enumerate(self.concrete.graph.get_operations())}
-        self.made = made
-        self.wiring = Wiring(self.function, owners, made)
         self.entries: list[ReportEntry] = []
         self.found: list[Diagnostic] = []
+        self._enter(self.concrete.graph, [])
+
+    def _enter(self, graph: Any, asked: list[Asked]) -> None:
+        """Turns to one graph of the step: its own, or that of a function, loop or branch in which a tape is asked."""
+        self.graph = graph
+        (entry,) = self.model.entries.values()
+        marks = {each.mark.name for each in asked}
+        held = map(self.model.program.function, self.model.program.functions)
+        inner = next((f for f in held if marks and marks <= f.by_name.keys()), entry.function)
+        self.function: Function = entry.function if graph is self.concrete.graph else inner
+        self.captures = _captures(self.model, self.function)
+        owners = {value: key for key, values in self.captures.items() for value in values}
+        self.made = {op.name: i for i, op in enumerate(graph.get_operations())}
+        self.wiring = Wiring(self.function, owners, self.made)
 
     def _trace(self, inputs: tuple[Any, ...]) -> Any:
         record, step = self.record, self.step
@@ -96,15 +104,19 @@ class _Step:
 
     def report(self) -> Report:
         """All findings, those of the graph of each loss first."""
-        asked = [each for each in self.record.asked if each.losses and self._is_here(each.losses[0])]
+        asked = [each for each in self.record.asked if each.losses]
         error = self.record.error
         left = left_graph(error) if error is not None else None
         told = error is None or self._told(error, left, bool(asked))
         if error is not None and not told:
             raise self._untraceable(error) from error
-        for number, each in enumerate(asked):
-            self._of_gradient(each, "loss" if number == 0 else f"loss_{number + 1}")
-        self._of_applying(asked)
+        numbers = {id(each): f"loss_{i}" if i else "loss" for i, each in enumerate(asked)}
+        for graph in {id(each.mark.graph): each.mark.graph for each in asked}.values():
+            here = [each for each in asked if each.mark.graph is graph]
+            self._enter(graph, here)
+            for each in here:
+                self._of_gradient(each, numbers[id(each)])
+            self._of_applying(here)
         if not asked and error is None:
             self._add("GP516", entry=quoted(self.label))
         table = edges.table_for(tf.version.VERSION).version
@@ -152,14 +164,22 @@ class _Step:
 
     def _of_variables(self, asked: Asked, name: str, variables: dict[int, tuple[str, Any, Any]]) -> None:
         """Why variables get None: by the graph of the loss, or because the tape saw only a part of it."""
-        losses = {f"{name}_{i}" if i else name: self._value(loss) for i, loss in enumerate(asked.losses)}
+        here = [loss for loss in asked.losses if self._is_here(loss)]
+        losses = {f"{name}_{i}" if i else name: self._value(loss) for i, loss in enumerate(here)}
         listed = [Named(n, plain(variable), True) for n, variable, _ in variables.values()]
         model = of_function(self.concrete, listed, label=self.label, inline=True)
         (whole,) = model.entries.values()
-        inside = model.program.function(str(whole.function.name))
+        inside = model.program.function(str(self.function.name))
+        held = _captures(model, inside)
+        known = {value for values in held.values() for value in values}
+        inputs = (
+            whole.inputs
+            if inside is whole.function
+            else {argument.name: argument.output(0) for argument in inside.arguments if argument.output(0) not in known}
+        )
         outputs = {n: inside.by_name[v.node.name].output(v.port) for n, v in losses.items()}
-        captures = {key: whole.captures.get(key, []) for key in variables}
-        model.entries = {name: Entry(name, inside, whole.inputs, outputs, captures, inline=True)}
+        captures = {key: held.get(key, []) for key in variables}
+        model.entries = {name: Entry(name, inside, inputs, outputs, captures, inline=True)}
         model.captured = set(variables)
         model.variables = {key: model.variables[key] for key in variables}
         model.live = Live(self.label)
@@ -178,33 +198,55 @@ class _Step:
         first = len(self.found) - len(report.diagnostics)
         entry.targets = [replace(t, diagnostics=[i + first for i in t.diagnostics]) for t in entry.targets]
         self.entries.append(entry)
-        for path in unseen:
-            self._of_unseen(asked, path, [*captures[keys[path]]], list(losses.values()), variables[keys[path]][1])
+        self._of_unseen(asked, {path: captures[keys[path]] for path in unseen}, list(losses.values()), variables, keys)
         self._of_reassigned(asked, {n: captures[key] for key, (n, _, r) in variables.items() if r is not None})
 
-    def _of_unseen(self, asked: Asked, name: str, reads: list[Value], losses: list[Value], variable: Any) -> None:
-        """A variable that the loss depends on, and that the tape knows nothing of."""
-        reads = [self._here(value) for value in reads]
-        ways = self.wiring.between(reads, losses)
-        outside = [node for node in ways if not asked.tape.saw(self.made.get(node.name, 0))]
+    def _of_unseen(
+        self,
+        asked: Asked,
+        reads: dict[str, list[Value]],
+        losses: list[Value],
+        variables: dict[int, tuple[str, Any, Any]],
+        keys: dict[str, int],
+    ) -> None:
+        """Variables that the loss depends on, and that the tape knows nothing of."""
         watched = {handle_of(plain(each)) for each in asked.tape.watched if is_variable(each)}
-        if not asked.tape.watches_all and handle_of(plain(variable)) not in watched:
-            self._add("GP505", [name], self._line(asked.mark.name), gets="gets None")
-        elif outside:
-            telling = [node for node in outside if node.op not in ("ReadVariableOp", "Identity")] or outside
-            node = telling[0]
-            self._add("GP504", [name], self._line(node.name), node=node, what=quoted(node.name))
+        unwatched: list[str] = []
+        before: dict[Node, list[str]] = {}
+        for name, values in reads.items():
+            ways = self.wiring.between([self._here(value) for value in values], losses)
+            outside = [node for node in ways if not asked.tape.saw(self.made.get(node.name, 0))]
+            if not asked.tape.watches_all and handle_of(plain(variables[keys[name]][1])) not in watched:
+                unwatched.append(name)
+            elif outside:
+                telling = [node for node in outside if node.op not in ("ReadVariableOp", "Identity")] or outside
+                before.setdefault(telling[0], []).append(name)
+        if unwatched:
+            gets = "it gets None" if len(unwatched) == 1 else "they get None"
+            self._add("GP505", unwatched, self._line(asked.mark.name), gets=gets)
+        lines: dict[Any, list[Node]] = {}
+        for node in before:
+            lines.setdefault(self._line(node.name) or node, []).append(node)
+        for nodes in lines.values():
+            names = [name for node in nodes for name in before[node]]
+            gets = "gets None" if len(names) == 1 else "get None"
+            self._add("GP504", names, self._line(nodes[0].name), node=nodes[0], what=quoted(nodes[0].name), gets=gets)
 
     def _of_reassigned(self, asked: Asked, reads: dict[str, list[Value]]) -> None:
-        """Variables that are assigned between their first read and the gradient."""
+        """Variables that are assigned between the tape's first read of them and the gradient."""
         at = self.made[asked.mark.name]
+        changed: dict[str, Node] = {}
         for name, values in reads.items():
             handles = {self._here(value) for value in values}
-            first = min((self.made[n.name] for n in self._readers(handles) if n.name in self.made), default=at)
+            places = [self.made[n.name] for n in self._readers(handles) if n.name in self.made]
+            first = min((place for place in places if asked.tape.saw(place)), default=at)
             for key in {self.wiring.owner(handle) for handle in handles}:
                 between = [a.node for a in self.wiring.assigned(key) if first < self.wiring.position[a.node] < at]
                 if between:
-                    self._add("GP514", [name], self._line(between[0].name), node=between[0])
+                    changed[name] = between[0]
+        if changed:
+            node = next(iter(changed.values()))
+            self._add("GP514", changed, self._line(node.name), node=node)
 
     def _readers(self, handles: set[Value]) -> list[Node]:
         assigning = {each.node for each in self.wiring.assignments}
@@ -217,9 +259,10 @@ class _Step:
 
     def _of_labels(self, asked: Asked) -> None:
         """Predictions and labels whose shapes broadcast to a square."""
-        graph = self.concrete.graph
+        graph = self.graph
         reads = [self._here(v) for values in self.captures.values() for v in values]
-        for node in self.wiring.between(reads, [self._value(loss) for loss in asked.losses]):
+        losses = [self._value(loss) for loss in asked.losses if self._is_here(loss)]
+        for node in self.wiring.between(reads, losses):
             if node.op not in COMPARING or node.name not in self.made:
                 continue
             shapes = [tensor.shape for tensor in graph.get_operation_by_name(node.name).inputs]
@@ -259,7 +302,7 @@ class _Step:
             for gradient in set().union(*by) - own if key not in own else ():
                 astray.setdefault(gradient, set()).add(key)
         results = list(self.function.results)
-        ends = [*results, *(self._value(loss) for each in asked for loss in each.losses)]
+        ends = [*results, *(self._value(loss) for each in asked for loss in each.losses if self._is_here(loss))]
         idle = [
             key
             for key in computed - own - astray.keys()
@@ -370,8 +413,8 @@ class _Step:
         return source_of(self.model.debug_info, self.function.name, node)
 
     def _is_here(self, tensor: Any) -> bool:
-        """Whether a tensor is of the step's own graph, and not of a function within it."""
-        return getattr(tensor, "graph", None) is self.concrete.graph
+        """Whether a tensor is of the graph that is looked at."""
+        return getattr(tensor, "graph", None) is self.graph
 
     def _value(self, tensor: Any) -> Value:
         return self.function.by_name[tensor.op.name].output(tensor.value_index)
@@ -379,6 +422,25 @@ class _Step:
     def _here(self, value: Value) -> Value:
         """A value of another reading of the same graph, in this one."""
         return self.function.by_name[value.node.name].output(value.port)
+
+
+def _captures(model: Model, function: Function) -> dict[Any, list[Value]]:
+    """The variables that a function of a model takes, by key: captured by the entry, or handed on by who runs it."""
+    (entry,) = model.entries.values()
+    if function is entry.function:
+        return entry.captures
+    for name in [str(entry.function.name), *model.program.functions]:
+        outer = model.program.function(name)
+        for node in outer.nodes if outer is not function else ():
+            if function.name in (*callees(node), *([node.attr("cond").func.name] if node.op in LOOPS else ())):
+                skip = 1 if node.op in BRANCHES else 0
+                owners = {value: key for key, values in _captures(model, outer).items() for value in values}
+                found: dict[Any, list[Value]] = {}
+                for argument, value in zip(function.arguments, node.inputs[skip:], strict=False):
+                    if value in owners:
+                        found.setdefault(owners[value], []).append(argument.output(0))
+                return found
+    return {}
 
 
 def _models(step: Any, inputs: tuple[Any, ...]) -> list[Any]:

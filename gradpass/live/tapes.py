@@ -56,10 +56,17 @@ class Record:
         self.asked: list[Asked] = []
         self.tapes: dict[int, tuple[Any, Tape]] = {}
         self.error: Exception | None = None
+        self.quiet = False  # while a tape asks itself
 
     def reset(self) -> None:
         """Forgets what an earlier trace of the same step did: TensorFlow traces twice where variables are made."""
         self.__init__()  # type: ignore[misc]
+
+    def add(self, tape: Any, target: Any, sources: Any, results: Any, mark: Any, weighted: bool) -> None:
+        """One more gradient."""
+        losses = [loss for loss in tf.nest.flatten(target) if loss is not None]
+        given = _per_source(results, sources)
+        self.asked.append(Asked(self.of(tape), losses, tf.nest.flatten(sources), given, mark, weighted))
 
     def of(self, tape: Any) -> Tape:
         """What is known of a tape."""
@@ -70,7 +77,10 @@ class Record:
 def watching(record: Record) -> Iterator[None]:
     """Lets the record see what tapes are asked, in this thread and others, until the end."""
     tape_class = tf.GradientTape
-    names = ("__init__", "__enter__", "__exit__", "watch", "gradient", "stop_recording", "reset")
+    names = (
+        "__init__", "__enter__", "__exit__", "watch", "reset", "stop_recording",
+        "gradient", "jacobian", "batch_jacobian",
+    )  # fmt: skip
     with _lock:  # two of them would restore each other's wrappers
         kept = {name: getattr(tape_class, name) for name in names}
         try:
@@ -112,18 +122,34 @@ def _wrappers(record: Record, kept: dict[str, Callable[..., Any]]) -> dict[str, 
         return kept["reset"](tape)
 
     def gradient(tape: Any, target: Any, sources: Any, output_gradients: Any = None, **options: Any) -> Any:
+        if record.quiet:
+            return kept["gradient"](tape, target, sources, output_gradients, **options)
         mark = tf.no_op(name=MARK)
         results = kept["gradient"](tape, target, sources, output_gradients, **options)
         if isinstance(mark, tf.Operation):  # an eager part of the step has no place in the graph
-            flat = tf.nest.flatten(sources)
-            given = _per_source(results, sources)
-            losses = [loss for loss in tf.nest.flatten(target) if loss is not None]
-            record.asked.append(Asked(record.of(tape), losses, flat, given, mark, output_gradients is not None))
+            record.add(tape, target, sources, results, mark, output_gradients is not None)
         return results
+
+    def of_each(name: str) -> Callable[..., Any]:
+        def jacobian(tape: Any, target: Any, *arguments: Any, **options: Any) -> Any:
+            """A gradient for each element, for which the tape asks itself."""
+            mark = tf.no_op(name=MARK)
+            before, record.quiet = record.quiet, True
+            try:
+                results = kept[name](tape, target, *arguments, **options)
+            finally:
+                record.quiet = before
+            sources = arguments[0] if arguments else options.get("sources", options.get("source"))
+            if isinstance(mark, tf.Operation):
+                record.add(tape, target, sources, results, mark, True)
+            return results
+
+        return jacobian
 
     return {
         "__init__": made, "__enter__": enter, "__exit__": leave, "watch": watch, "gradient": gradient,
         "stop_recording": stop_recording, "reset": reset,
+        "jacobian": of_each("jacobian"), "batch_jacobian": of_each("batch_jacobian"),
     }  # fmt: skip
 
 

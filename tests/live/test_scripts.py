@@ -15,7 +15,7 @@ EXPECTED: dict[str, tuple[list[str], str | None]] = {
     "row_06_integers": (["GP205"], "report = gp.check(lambda: tf.cast(x * x, tf.float32))"),
     "row_22_numpy": (["GP510"], "return tf.convert_to_tensor(np.sum(scores.numpy() ** 2))"),
     "row_23_predict": (["GP510"], "return tf.reduce_sum(model.predict(x, verbose=0))"),
-    "row_24_before_the_tape": (["GP504", "GP504"], "predictions = model(x, training=True)"),
+    "row_24_before_the_tape": (["GP504"], "predictions = model(x, training=True)"),
     "row_24_frozen_copy": (["GP511"], None),
     "row_25_rebound": (["GP512"], "return tape.gradient(y, x)"),
     "row_26_constant": (["GP512"], "return tape.gradient(y, x)"),

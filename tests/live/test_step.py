@@ -173,6 +173,71 @@ def test_gradients_that_are_returned_are_used_by_the_caller() -> None:
     assert gp.check_step(step, X, Y).diagnostics == []
 
 
+def test_steps_within_functions_and_loops() -> None:
+    model, optimizer = mlp(), keras.optimizers.SGD()
+    optimizer.build(model.trainable_variables)
+    inner = tf.function(plain_step(keras, optimizer, model))
+
+    def nested(x: Any, y: Any) -> Any:
+        return inner(x, y)
+
+    def looped(x: Any, y: Any) -> None:
+        for _ in tf.range(2):
+            with tf.GradientTape() as tape:
+                value = mse(y, model(x))
+            found = tape.gradient(value, model.trainable_variables)
+            optimizer.apply_gradients(zip(found, model.trainable_variables, strict=True))
+
+    def forgetful(x: Any, y: Any) -> None:
+        for _ in tf.range(2):
+            with tf.GradientTape() as tape:
+                value = mse(y, tf.round(model(x)))
+            tape.gradient(value, model.trainable_variables)
+
+    for step in (nested, looped):
+        report = gp.check_step(step, X, Y)
+        assert report.diagnostics == [] and [t.state for t in report.targets] == ["flows"] * 4
+    report = gp.check_step(forgetful, X, Y)
+    assert codes(report) == ["GP103"] and line(report) == "value = mse(y, tf.round(model(x)))"
+
+
+def test_weights_that_are_moved_back_before_the_step() -> None:
+    """Sharpness-aware minimization: the second tape reads what was assigned after the first."""
+    model, optimizer = mlp(), keras.optimizers.SGD()
+
+    def step(x: Any, y: Any) -> None:
+        variables = model.trainable_variables
+        with tf.GradientTape() as tape:
+            value = mse(y, model(x))
+        ascent = tape.gradient(value, variables)
+        for v, g in zip(variables, ascent, strict=True):
+            v.assign_add(0.05 * g)
+        with tf.GradientTape() as tape:
+            value = mse(y, model(x))
+        gradients = tape.gradient(value, variables)
+        for v, g in zip(variables, ascent, strict=True):
+            v.assign_sub(0.05 * g)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    assert gp.check_step(step, X, Y).diagnostics == []
+
+
+def test_a_jacobian_and_a_target_network() -> None:
+    model, slow, optimizer = mlp(), mlp(), keras.optimizers.SGD()
+
+    def step(x: Any) -> None:
+        aim = tf.reduce_max(slow(x), axis=1)
+        with tf.GradientTape() as tape:
+            value = (aim - model(x)[:, 0]) ** 2
+        rows = tape.jacobian(value, model.trainable_variables)
+        gradients = [tf.reduce_mean(row, axis=0) for row in rows]
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        for a, b in zip(slow.variables, model.variables, strict=True):
+            a.assign(0.99 * a + 0.01 * b)
+
+    assert gp.check_step(step, X).diagnostics == []
+
+
 # Row 44, and the third example of the article: the gradients exist, and are never applied
 
 

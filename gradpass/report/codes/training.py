@@ -193,7 +193,7 @@ class BeforeTheTape(Code):
 
     code = "GP504"
     name = "outside-the-tape"
-    message = "{what} is computed outside of the tape: {whom} gets None"
+    message = "{what} is computed outside of the tape: {whom} {gets}"
     help = "compute everything from the model to the loss inside of the with block of the tape"
     fix = "advise"
     says = "a gradient"
@@ -235,7 +235,7 @@ class NotWatched(Code):
 
     code = "GP505"
     name = "not-watched"
-    message = "the tape watches no variables by itself, and nobody has it watch {whom}: it {gets}"
+    message = "the tape watches no variables by itself, and nobody has it watch {whom}: {gets}"
     help = "call tape.watch(variables) first in the block, or leave watch_accessed_variables=False out"
     fix = "advise"
     says = "a gradient"
