@@ -170,7 +170,7 @@ class GradientCheck(keras.callbacks.Callback):
         self._step += 1
         if self.every_n_steps is None or self._step % self.every_n_steps:
             return
-        from gradpass.live.probing.run import probe
+        from gradpass.live.probe import probe
 
         found = probe(self.model, *self.data)
         self._norm = math.hypot(*(row.gradient.norm for row in found.variables if row.gradient is not None))
