@@ -286,7 +286,7 @@ class ForeignOptimizer(Code):
     failing = """
 import keras
 
-v = keras.Variable([1.0, 2.0])
+v = keras.Variable([1.0, 2.0], name="v")
 other = keras.Variable([1.0, 2.0])
 optimizer = keras.optimizers.Adam()
 optimizer.build([other])
@@ -302,7 +302,7 @@ def step():
     fixed = """
 import keras
 
-v = keras.Variable([1.0, 2.0])
+v = keras.Variable([1.0, 2.0], name="v")
 optimizer = keras.optimizers.Adam()
 optimizer.build([v])
 
