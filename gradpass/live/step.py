@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import re
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +102,10 @@ class _Step:
     def _told(self, error: Exception, left: Left | None, asked: bool) -> bool:
         """Whether the exception with which the step ended is a finding of its own, or follows from others."""
         text = str(error)
+        if FOREIGN.search(text) or _raising(error, FOREIGN):
+            told = said(error) if FOREIGN.search(text) else "Unknown variable"
+            self.findings.add("GP506", source=user_line(error), error=visible(told))
+            return True
         if left is not None:
             outcome = "the rest of the step cannot be traced" if asked else "no gradient passes it"
             self.findings.add("GP510", source=left.source, what=quoted(left.what), outcome=outcome)
@@ -109,10 +115,15 @@ class _Step:
         if isinstance(error, RuntimeError) and "non-persistent GradientTape" in text:
             self.findings.add("GP507", source=user_line(error))
             return True
-        if FOREIGN.search(text):
-            self.findings.add("GP506", source=user_line(error), error=visible(said(error)))
-            return True
         return bool(ALL_NONE.search(text))
+
+
+def _raising(error: BaseException, words: re.Pattern[str]) -> bool:
+    """Whether an exception came up while another was being worded: Keras 3.12 shows the variable's value in its words,
+    which it has none of while it is traced."""
+    frames = traceback.extract_tb(error.__traceback__)
+    around = ("".join(linecache.getlines(f.filename)[(f.lineno or 1) - 3 : (f.lineno or 1) + 2]) for f in frames[-8:])
+    return any(words.search(text) for text in around)
 
 
 def _models(step: Any, inputs: tuple[Any, ...]) -> list[Any]:

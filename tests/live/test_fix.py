@@ -98,7 +98,7 @@ def test_a_keras_file_holds_a_fixed_model(module: Any, kind: str, tmp_path: Path
     fixed.fit(X, Y, verbose=0)
     fixed.save(tmp_path / "fixed.keras")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         again = module.models.load_model(tmp_path / "fixed.keras")
     assert int(again.optimizer.iterations.numpy()) == 1 and model.optimizer is fixed.optimizer
     assert again.plan == fixed.plan and float(again.temperature.numpy()) == 0.5
