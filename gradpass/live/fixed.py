@@ -102,7 +102,7 @@ class Fixed(tf.Module):
     @property
     def loss_fn(self) -> Callable[..., Any] | None:
         """The loss that was given, with a gradient."""
-        return self._done.losses[0] if self._done.losses else None
+        return next(iter(self._done.losses.values()), None)
 
     @property
     def report(self) -> FixReport:

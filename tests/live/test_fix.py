@@ -198,6 +198,21 @@ def test_several_inputs_and_outputs_by_name_with_a_loss_each() -> None:
     assert set(fixed(x)) == {"p", "q"}
 
 
+def test_losses_by_name_in_any_order_of_any_structure() -> None:
+    x = keras.Input((3,))
+    late, early = keras.layers.Dense(1, name="late")(x), keras.layers.Dense(2, name="early")(x)
+    for outputs in ({"late": late, "early": early}, [late, early]):
+        model = keras.Model(x, outputs)
+        model.compile("sgd", {"late": wrong, "early": "mse"})
+        labels = {"late": Y[:, :1], "early": Y}
+        fixed = gp.fix(model, X, labels)
+        assert [d.entries for d in fixed.before.diagnostics] == [["loss"]]
+        before = [v.numpy() for v in model.trainable_variables]
+        fixed.fit(X, labels, verbose=0)
+        assert all((v.numpy() != old).any() for v, old in zip(model.trainable_variables, before, strict=True))
+        assert model.evaluate(X, labels, verbose=0) == fixed.evaluate(X, labels, verbose=0)
+
+
 @both
 def test_a_compiled_loss_that_severs_is_repaired_too(module: Any) -> None:
     module.utils.set_random_seed(3)
