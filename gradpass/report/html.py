@@ -91,7 +91,7 @@ def _rendered(template: str, told: Report | FixReport) -> str:
     prefix = f"gp{zlib.crc32(repr(report).encode()):08x}"
     summary = summary_line(report).plain
     rendered: str = (
-        _environment()
+        environment()
         .get_template(template)
         .render(report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN, **_repair(told))
     )
@@ -107,7 +107,8 @@ def _repair(told: Report | FixReport) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of reports, which escape every name of a model."""
     environment = Environment(
         loader=PackageLoader("gradpass.report"),
         autoescape=True,
@@ -138,7 +139,7 @@ def quoted(text: str) -> Iterator[tuple[bool, str]]:
 
 def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
     """A drawing with its coordinates."""
-    words = [(_fitting(box.label), _fitting(box.detail)) for box in drawing.boxes]
+    words = [(fitting(box.label), fitting(box.detail)) for box in drawing.boxes]
     sizes = [
         (max(cell_len(label), cell_len(detail)) * LETTER + 2 * PADDING, (2 if detail else 1) * LINE + PADDING)
         for label, detail in words
@@ -185,7 +186,7 @@ def _told(diagnostic: Diagnostic) -> tuple[str, str]:
     )
 
 
-def _fitting(text: str) -> str:
+def fitting(text: str) -> str:
     """The end of a name that is too long: the scopes at its beginning tell least."""
     one_line = visible(" ".join(text.split()))
     if cell_len(one_line) <= LETTERS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gradpass.report.probe import LayerRow
+from gradpass.report.probe import LayerRow, Stats
 
 # With gradients this far apart no learning rate serves both ends: one that moves the weights of one layer by a
 # hundredth moves those of the other by 1e-7 of themselves, where float32 has its next number (its epsilon is 1.2e-7).
@@ -26,22 +26,32 @@ def apart(rows: list[LayerRow], behind: Mapping[str, set[str]]) -> tuple[list[Ap
     """The layers whose gradients have vanished, and those whose gradients have exploded, the worst first.
 
     Compared is the root mean square over the gradient's elements that are not 0 (rows of an embedding that no example
-    uses say nothing), of layers with variables, and only along a way of the gradient.
+    uses say nothing), of layers with variables, and only along a way of the gradient. Both the gradient of the weights
+    and that of the layer's output must be far from the other layer's: that of the keys of a young attention is small at
+    the weights alone.
     """
-    known = {row.name: row for row in rows if row.weights is not None and row.weights.finite and row.weights.rms > 0}
+    known = [row for row in rows if _usable(row.weights) and _usable(row.gradient)]
+    names = {row.name: row for row in known}
     vanished, exploded = [], []
-    for row in known.values():
-        nearer = [known[name] for name in behind.get(row.name, ()) if name in known]
-        if not nearer:
+    for row in known:
+        nearer = [names[name] for name in behind.get(row.name, ()) if name in names]
+        ratios = [(*sorted(_ratios(row, other)), other) for other in nearer]
+        if not ratios:
             continue
-        most, least = max(nearer, key=_rms), min(nearer, key=_rms)
-        if _rms(row) * APART < _rms(most):
-            vanished.append(Apart(row, most, _rms(row) / _rms(most)))
-        elif _rms(row) > _rms(least) * APART:
-            exploded.append(Apart(row, least, _rms(row) / _rms(least)))
+        _, larger, most = min(ratios, key=lambda r: r[1])
+        smaller, _, least = max(ratios, key=lambda r: r[0])
+        if larger * APART < 1:
+            vanished.append(Apart(row, most, larger))
+        elif smaller > APART:
+            exploded.append(Apart(row, least, smaller))
     return sorted(vanished, key=lambda a: a.ratio), sorted(exploded, key=lambda a: -a.ratio)
 
 
-def _rms(row: LayerRow) -> float:
-    assert row.weights is not None
-    return row.weights.rms
+def _ratios(row: LayerRow, other: LayerRow) -> tuple[float, float]:
+    """How a layer's gradients compare with another's: of the weights, and of what comes out."""
+    assert row.weights and row.gradient and other.weights and other.gradient
+    return row.weights.rms / other.weights.rms, row.gradient.rms / other.gradient.rms
+
+
+def _usable(stats: Stats | None) -> bool:
+    return stats is not None and stats.finite and stats.rms > 0

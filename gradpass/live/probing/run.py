@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -248,6 +249,17 @@ def kept(variables: Sequence[Any], graph: Any) -> list[tuple[Any, Any]]:
     return [(v, v.read_value()) for v in changing]
 
 
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Runs graphs as they are: what runs once is not worth Grappler's time, a multiple of its own."""
+    before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
+
+
 def run(
     call: Callable[..., Forward],
     inputs: Sequence[Any],
@@ -274,7 +286,8 @@ def run(
         concrete = tf.function(body, autograph=autograph).get_concrete_function(*inputs)
     before = kept(concrete.variables, concrete.graph)
     try:
-        found = concrete(*inputs)
+        with as_written():
+            found = concrete(*inputs)
     finally:
         for variable, value in before:
             variable.assign(value)

@@ -44,7 +44,9 @@ def _of_slices(slices: Any) -> Numbers:
 @cache
 def _measure(dtype: tf.DType) -> Any:
     """The function that measures flat tensors of a dtype, traced once: a graph then has one node a tensor for it."""
-    return tf.function(_numbers, input_signature=[tf.TensorSpec([None], dtype)], autograph=False)
+    signature = [tf.TensorSpec([None], dtype)]
+    attributes = {"_noinline": True}
+    return tf.function(_numbers, signature, autograph=False, experimental_attributes=attributes)
 
 
 def _numbers(flat: Any) -> Numbers:
@@ -54,7 +56,7 @@ def _numbers(flat: Any) -> Numbers:
     largest = tf.maximum(tf.reduce_max(tf.abs(kept)), 0)  # of nothing it is -inf
     # Scaled first: the squares of what float32 holds may be more, or less, than it holds.
     scale = tf.where(largest > 0, largest, tf.ones_like(largest))
-    norm = scale * tf.sqrt(tf.reduce_sum(tf.square(kept / scale)))
+    norm = tf.cast(scale, tf.float64) * tf.sqrt(tf.cast(tf.reduce_sum(tf.square(kept / scale)), tf.float64))
     counts = [tf.size(flat, tf.int64), *(_count(f(wide)) for f in (_is_zero, tf.math.is_nan, tf.math.is_inf))]
     return tf.stack([tf.cast(number, tf.float64) for number in (*counts, largest, norm)])
 

@@ -342,24 +342,24 @@ class Exploding(Code):
     says = "a gradient"
     live = "gp.probe(loss)"
     failing = """
-v = tf.Variable([0.5])
+v = tf.Variable([1e-9])
 later = tf.Variable([1.0])
 
 def loss():
     x = v
     for _ in range(20):
-        x = 3.0 * tf.sin(x)
-    return tf.reduce_sum(x + 1e-4 * later * x)
+        x = 3.0 * x
+    return tf.reduce_sum(later * x)
 """
     fixed = """
-v = tf.Variable([0.5])
+v = tf.Variable([1e-9])
 later = tf.Variable([1.0])
 
 def loss():
     x = v
     for _ in range(20):
-        x = tf.sin(x)
-    return tf.reduce_sum(x + 1e-4 * later * x)
+        x = 1.1 * x
+    return tf.reduce_sum(later * x)
 """
 
 
