@@ -95,6 +95,7 @@ def matter(code: type[Code]) -> str:
         error="an error" if code.order == 1 else "another op",
         outcome="a target gets none",
         them="it",
+        why="gives no gradient at these values",
     )
     return text.partition(": a target")[0]
 

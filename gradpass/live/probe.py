@@ -16,7 +16,7 @@ from gradpass.live.left import left_graph, said, user_line
 from gradpass.live.probing.findings import findings
 from gradpass.live.probing.layers import Layers
 from gradpass.live.probing.run import Goal, Passed, run
-from gradpass.live.probing.trace import Forward, floats, named_inputs
+from gradpass.live.probing.trace import Forward, of_outputs
 from gradpass.live.target import Prepared, prepare
 from gradpass.program.trace import LIVE, handle_of
 from gradpass.report.diagnostics import Entry, Report, Target
@@ -60,8 +60,10 @@ def _run(prepared: Prepared) -> Passed:
         from gradpass.live.probing.flat import of_concrete
 
         call: Callable[..., Forward] = of_concrete(called)
+        autograph = False
     else:
         call = _traced(called.python_function if called is not None else prepared.function)
+        autograph = prepared.autograph or called is not None
     scale = _loss_scale(prepared)
     # Only a function that is traced whole says what it reads.
     read = [] if prepared.lists else [v for v in _concrete(prepared).variables if v.trainable]
@@ -73,7 +75,7 @@ def _run(prepared: Prepared) -> Passed:
                 prepared.inputs,
                 lambda forward: _goals(forward, prepared, read),
                 scale,
-                prepared.autograph or called is not None,
+                autograph,
                 inline,
             )
         except GradpassError:
@@ -103,24 +105,14 @@ def _untraceable(prepared: Prepared, error: BaseException) -> GradpassError:
     return TargetError(f"{quoted(prepared.label)} cannot be traced{where}: {said(error)}{more}")
 
 
+plainly: Callable[..., Forward] = tf.autograph.experimental.do_not_convert(of_outputs)
+
+
 def _traced(function: Callable[..., Any]) -> Callable[..., Forward]:
     def call(*inputs: Any) -> Forward:
-        return _forward(function(*inputs), inputs)
+        return plainly(function(*inputs), inputs)
 
     return call
-
-
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-def _forward(outputs: Any, inputs: Sequence[Any]) -> Forward:
-    graph = tf.compat.v1.get_default_graph()
-    flat = tf.nest.flatten(inputs, expand_composites=True)
-    named = named_inputs([f"input_{i}" if len(flat) > 1 else "input" for i in range(len(flat))], flat)
-    return Forward(graph, _inside(floats(outputs), graph), named)
-
-
-def _inside(losses: list[Any], graph: Any) -> list[Any]:
-    """The losses as tensors of the graph: one that was computed before is a constant there."""
-    return [t if getattr(t, "graph", None) is graph else tf.identity(t) for t in losses]
 
 
 def _goals(forward: Forward, prepared: Prepared, read: Sequence[Any]) -> dict[str, Goal]:
@@ -128,7 +120,7 @@ def _goals(forward: Forward, prepared: Prepared, read: Sequence[Any]) -> dict[st
 
     `read` are the trainable variables that a function reads which lists none.
     """
-    inside = {id(outer): inner for outer, inner in forward.graph.captures}
+    inside = forward.inside
     if prepared.lists:
         wanted = {each.name: each.variable for each in prepared.listed if each.trainable}
     else:

@@ -20,6 +20,7 @@ from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.fixtext import CHECKS, NUMBERS, PLAN, check_rows, plan_rows
 from gradpass.report.layout import Point, arrange
 from gradpass.report.neighbourhood import Box, Drawing, Flow
+from gradpass.report.probe import ProbeReport
 from gradpass.report.repair import FixReport, parts
 from gradpass.report.text import location, summary_line
 from gradpass.report.words import count, plural, visible, whom
@@ -71,8 +72,12 @@ class Picture:
     left_out: int
 
 
-def render_html(told: Report | FixReport) -> str:
+def render_html(told: Report | FixReport | ProbeReport) -> str:
     """The whole page."""
+    if isinstance(told, ProbeReport):
+        from gradpass.report.probehtml import render_probe_page
+
+        return render_probe_page(told)
     return _rendered("page.html", told)
 
 

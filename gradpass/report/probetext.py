@@ -117,7 +117,9 @@ def summary(report: ProbeReport) -> Iterator[Text]:
     if not total:
         yield line(f"nothing to probe: {visible(report.target)} reads no trainable variable and no float input", "bold")
     else:
-        reach = f"{live} of {plural(total, noun)} {'gets' if live == 1 else 'get'} a gradient of finite numbers, not all 0"
+        reach = (
+            f"{live} of {plural(total, noun)} {'gets' if live == 1 else 'get'} a gradient of finite numbers, not all 0"
+        )
         text = f"{', '.join(found)}: {reach}" if found else reach
         style = "bold green" if report.ok and live == total else STYLES["warning" if report.ok else "error"]
         yield line(text, style)

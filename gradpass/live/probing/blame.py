@@ -1,4 +1,4 @@
-"""Where a gradient becomes zeros or no number: from each starved target along the values to the first op that did it."""
+"""Where a gradient becomes zeros or no number: from each starved target along the values to the first op of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gradpass.report.probe import Stats
 
 # What hands its input on: zeros that come out of it were made before it.
 HANDED = frozenset({
-    "Identity", "IdentityN", "Reshape", "Cast", "Transpose", "ExpandDims", "Squeeze", "Sum", "Mean", "Max", "Min", "Relu",
-    "Relu6", "Mul", "MatMul", "Conv2D", "MaxPool", "AvgPool", "Pad", "PadV2", "StridedSlice", "Slice", "Pack", "ConcatV2",
-    "BroadcastTo", "Tile", "GatherV2", "Neg", "Abs", "Sqrt", "Tanh", "Square",
+    "Abs", "AvgPool", "BroadcastTo", "Cast", "ConcatV2", "Conv2D", "ExpandDims", "GatherV2", "Identity", "IdentityN",
+    "MatMul", "Max", "MaxPool", "Mean", "Min", "Mul", "Neg", "Pack", "Pad", "PadV2", "Relu", "Relu6", "Reshape",
+    "Slice", "Sqrt", "Square", "Squeeze", "StridedSlice", "Sum", "Tanh", "Tile", "Transpose",
 })  # fmt: skip
 
 
@@ -93,10 +93,10 @@ class Blame:
                 return op, Reason("GP317", f"multiplies by {self._variable(reads[0])}, which is all zeros")
             zero = [t for t, s in zip(reads, stats, strict=True) if s is not None and s.all_zero]
             if maker.type == "Placeholder":
-                where = self.passed.forward.place_of(maker)[1]
+                where = self.passed.forward.path_of(maker)
                 return op, Reason("GP312", f"multiplies by the input `{where}`, which is all zeros in this batch")
             if not zero or maker.type not in HANDED:
-                return op, Reason("GP312", f"multiplies by `{self.passed.forward.place_of(maker)[1]}`, which is zeros")
+                return op, Reason("GP312", f"multiplies by `{self.passed.forward.path_of(maker)}`, which is zeros")
             tensor = zero[0]
 
     def _variable(self, handle: Any) -> str:
@@ -123,15 +123,15 @@ class Blame:
             return op, f"is an input that holds {kind}"
         if op.type == "ReadVariableOp":
             return op, f"reads {self._variable(self.passed.links.reads[op.name][0])}, which holds {kind}"
-        figure, stats, _ = self._around(op)
+        figure, read, _ = self._around(op)
         at = ""
         if figure.get("singular") or figure.get("negative"):
             where = reasons.SAID[reasons.SINGULAR[op.type][1]]
             at = f": it reads {where}" if figure.get("singular") else ": it reads numbers below 0"
-        elif any(s is not None and s.size == 0 for s in stats):
+        elif any(s is not None and s.size == 0 for s in read):
             at = ": there is nothing to compute it of"
-        elif any(s is not None for s in stats):
-            at = f": it reads numbers up to {max(s.largest for s in stats if s is not None):.3g}"
+        elif any(s is not None for s in read):
+            at = f": it reads numbers up to {max(s.largest for s in read if s is not None):.3g}"
         return op, f"is the first to give {kind}{at}"
 
     def _first(self, tensor: str, bad: Callable[[Stats], bool]) -> Iterator[Edge]:

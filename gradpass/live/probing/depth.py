@@ -34,23 +34,27 @@ def apart(rows: list[LayerRow], behind: Mapping[str, set[str]]) -> tuple[list[Ap
     names = {row.name: row for row in known}
     vanished, exploded = [], []
     for row in known:
-        nearer = [names[name] for name in behind.get(row.name, ()) if name in names]
-        ratios = [(*sorted(_ratios(row, other)), other) for other in nearer]
-        if not ratios:
+        pairs = [_compared(row, names[name]) for name in behind.get(row.name, ()) if name in names]
+        if not pairs:
             continue
-        _, larger, most = min(ratios, key=lambda r: r[1])
-        smaller, _, least = max(ratios, key=lambda r: r[0])
-        if larger * APART < 1:
-            vanished.append(Apart(row, most, larger))
-        elif smaller > APART:
-            exploded.append(Apart(row, least, smaller))
-    return sorted(vanished, key=lambda a: a.ratio), sorted(exploded, key=lambda a: -a.ratio)
+        most = min((larger for _, larger in pairs), key=_ratio)
+        least = max((smaller for smaller, _ in pairs), key=_ratio)
+        if most.ratio * APART < 1:
+            vanished.append(most)
+        elif least.ratio > APART:
+            exploded.append(least)
+    return sorted(vanished, key=_ratio), sorted(exploded, key=_ratio, reverse=True)
 
 
-def _ratios(row: LayerRow, other: LayerRow) -> tuple[float, float]:
-    """How a layer's gradients compare with another's: of the weights, and of what comes out."""
+def _compared(row: LayerRow, other: LayerRow) -> tuple[Apart, Apart]:
+    """How a layer's gradients compare with another's, of the weights and of what comes out: the smaller ratio first."""
     assert row.weights and row.gradient and other.weights and other.gradient
-    return row.weights.rms / other.weights.rms, row.gradient.rms / other.gradient.rms
+    ratios = row.weights.rms / other.weights.rms, row.gradient.rms / other.gradient.rms
+    return Apart(row, other, min(ratios)), Apart(row, other, max(ratios))
+
+
+def _ratio(apart: Apart) -> float:
+    return apart.ratio
 
 
 def _usable(stats: Stats | None) -> bool:

@@ -24,7 +24,7 @@ class Layers:
         self.variables: dict[str, dict[str, None]] = {}
         read = {goal.tensor.name: name for name, goal in passed.goals.items()}
         for op in passed.links.between:
-            key = self.key_of[op.name] = self._key(passed.forward.place_of(op)[1])
+            key = self.key_of[op.name] = self._key(passed.forward.path_of(op))
             self.members.setdefault(key, []).append(op)
         for op in passed.links.between:
             for tensor in passed.links.reads[op.name]:

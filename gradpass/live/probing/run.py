@@ -17,7 +17,8 @@ from gradpass.live.probing.trace import Forward, calls_inlined
 from gradpass.report.probe import Stats
 
 WHOLE = frozenset({
-    "While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "PartitionedCall", "StatefulPartitionedCall"
+    "While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "PartitionedCall",
+    "StatefulPartitionedCall",
 })  # fmt: skip
 READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "Placeholder"})
 
@@ -183,9 +184,7 @@ class Pass:
             for (name, found), numbers in zip(self._figures.items(), run["figures"], strict=True)
         }
         gradients = {name: known.get(name) for name in self._gradients}
-        return Passed(
-            self.forward, self.links, values, gradients, arriving, figures, self.goals, float(run["scale"])
-        )
+        return Passed(self.forward, self.links, values, gradients, arriving, figures, self.goals, float(run["scale"]))
 
     def _apart(self, edge: Edge) -> bool:
         """Whether an edge has a gradient of its own, and not that of the only reader of its value."""
@@ -270,21 +269,28 @@ def run(
 ) -> Passed:
     """Traces `call` with its backward pass and runs both once; variables are as before afterwards."""
     made: list[Pass] = []
+    refused: list[GradpassError] = []
 
     @tf.autograph.experimental.do_not_convert
     def finish(forward: Forward) -> Any:
         with calls_inlined(False):
-            if not forward.losses:
-                raise GradpassError("it gives no float output that could be differentiated; give loss=")
-            made.append(Pass(forward, goals_of(forward), scale()))
-            return made[-1].outputs()
+            try:
+                if not forward.losses:
+                    raise GradpassError("it gives no float output that could be differentiated; give loss=")
+                made.append(Pass(forward, goals_of(forward), scale()))
+                return made[-1].outputs()
+            except GradpassError as problem:  # autograph would wrap it
+                refused.append(problem)
+                return None
 
     def body(*given: Any) -> Any:
         return finish(call(*given))
 
     with calls_inlined(inline):
         concrete = tf.function(body, autograph=autograph).get_concrete_function(*inputs)
-    before = kept(concrete.variables, concrete.graph)
+    if refused:
+        raise refused[-1]
+    before = kept([*concrete.variables, *made[-1].forward.variables], concrete.graph)
     try:
         with as_written():
             found = concrete(*inputs)

@@ -24,21 +24,6 @@ OURS = str(Path(__file__).parent)
 Place = tuple[str | None, str]  # a function and a node in it, as the user knows them
 
 
-@dataclass
-class Forward:
-    """What the forward pass left in the graph.
-
-    `losses` are the float tensors whose sum is differentiated, `inputs` the float inputs by name, `place_of` and
-    `source_of` tell what a user knows of an op.
-    """
-
-    graph: Any
-    losses: list[Any]
-    inputs: dict[str, Any]
-    place_of: Callable[[Any], Place] = field(default=lambda op: (None, op.name))
-    source_of: Callable[[Any], Source | None] = field(default=lambda op: line_of(op))
-
-
 def line_of(op: Any) -> Source | None:
     """The user's line that made an op in this process, inside of what was traced for the probe."""
     frames = [Frame(f.filename, f.lineno, f.name, "") for f in op.traceback]
@@ -49,6 +34,36 @@ def line_of(op: Any) -> Source | None:
             if frame.line > 0 and whose(frame.file) == wanted:
                 return shown_line(frame)
     return None
+
+
+@dataclass
+class Forward:
+    """What the forward pass left in the graph.
+
+    `losses` are the float tensors whose sum is differentiated, `inputs` the float inputs by name, `inside` the tensors
+    that stand for what the graph captures, by the id of that, and `variables` those that a graph reads which TensorFlow
+    does not see. `place_of`, `path_of` and `source_of` tell what a user
+    knows of an op: function and node, the scopes that it is in, the line.
+    """
+
+    losses: list[Any]
+    inputs: dict[str, Any]
+    inside: dict[int, Any]
+    variables: Sequence[Any] = ()
+    place_of: Callable[[Any], Place] = field(default=lambda op: (None, op.name))
+    path_of: Callable[[Any], str] = field(default=lambda op: str(op.name))
+    source_of: Callable[[Any], Source | None] = line_of
+
+
+def of_outputs(outputs: Any, inputs: Sequence[Any], names: Sequence[str] = ()) -> Forward:
+    """The forward pass of what was just traced into the graph that is being made."""
+    graph = tf.compat.v1.get_default_graph()
+    flat = tf.nest.flatten(list(inputs), expand_composites=True)
+    names = names or [f"input_{i}" if len(flat) > 1 else "input" for i in range(len(flat))]
+    # A loss that was computed before is a constant here.
+    losses = [t if getattr(t, "graph", None) is graph else tf.identity(t) for t in floats(outputs)]
+    named = {n: t for n, t in zip(names, flat, strict=True) if tf.is_tensor(t) and t.dtype.is_floating}
+    return Forward(losses, named, {id(outer): inner for outer, inner in graph.captures})
 
 
 @contextmanager
@@ -66,8 +81,3 @@ def floats(outputs: Any) -> list[Any]:
     """The float tensors among some outputs, those of ragged and sparse ones too."""
     flat = tf.nest.flatten(outputs, expand_composites=True)
     return [t for t in flat if tf.is_tensor(t) and (t.dtype.is_floating or t.dtype.is_complex)]
-
-
-def named_inputs(names: Sequence[str], tensors: Sequence[Any]) -> dict[str, Any]:
-    """The float tensors among inputs, by name."""
-    return {n: t for n, t in zip(names, tensors, strict=True) if tf.is_tensor(t) and t.dtype.is_floating}

@@ -17,7 +17,7 @@ class DeadUnits(Code):
     name = "dead-units"
     severity = "warning"
     message = "{what} {why}: {whom} {gets}"
-    help = "start again with a lower learning rate or other weights, normalise what comes in, or use `tf.nn.leaky_relu(x)`"
+    help = "start again with a lower learning rate or other weights, normalise its input, or use `tf.nn.leaky_relu(x)`"
     fix = "advise"
     says = "zeros"
     live = PROBE
@@ -75,7 +75,9 @@ class ZeroMask(Code):
     name = "zero-mask"
     severity = "warning"
     message = "{what} {why}: {whom} {gets}"
-    help = "look at the mask, weight or index that this batch gives; one that leaves nothing is mostly inverted or padding"
+    help = (
+        "look at the mask, weight or index that this batch gives; one that leaves nothing is mostly inverted or padding"
+    )
     fix = "advise"
     says = "zeros"
     live = PROBE
@@ -107,7 +109,7 @@ class Underflow(Code):
     name = "underflow"
     severity = "warning"
     message = "{what} {why}: {whom} {gets}"
-    help = "scale the loss (compile with a keras.optimizers.LossScaleOptimizer, or multiply by it yourself), or use bfloat16"
+    help = "multiply the loss (compile with a keras.optimizers.LossScaleOptimizer, or do it yourself), or use bfloat16"
     fix = "advise"
     says = "zeros"
     live = PROBE
@@ -250,8 +252,8 @@ def loss():
 
 
 class NotFinite(Code):
-    """The loss itself is NaN or infinite, so no gradient of it is of use. Named is the first op of the forward pass that
-    makes such a number of finite ones: a logarithm of 0, a division by 0, the mean of nothing, a number too large.
+    """The loss itself is NaN or infinite, so no gradient of it is of use. The op that is named is the first that makes
+    such a number of finite ones: a logarithm of 0, a division by 0, the mean of nothing, a number too large.
     """
 
     code = "GP400"
@@ -276,14 +278,16 @@ def loss():
 
 
 class BranchNotTaken(Code):
-    """A tf.where (or a mask) leaves the result of an op out, and its gradient is NaN all the same: TensorFlow multiplies
-    the gradient 0 of what was left out by the op's infinite derivative, and 0 times infinity is NaN.
+    """A tf.where (or a mask) leaves an op's result out, and its gradient is NaN all the same: TensorFlow multiplies the
+    gradient 0 of what was left out by the op's infinite derivative, and 0 times infinity is NaN.
     """
 
     code = "GP401"
     name = "branch-not-taken"
     message = "{what} {why}: {whom} {gets}"
-    help = "make its input safe first, `safe = tf.where(x > 0, x, 1.0)`, and leave the result out with a second tf.where"
+    help = (
+        "make its input safe first, `safe = tf.where(x > 0, x, 1.0)`, and leave its result out with a second tf.where"
+    )
     fix = "advise"
     says = "NaN"
     live = PROBE
@@ -337,7 +341,7 @@ class Exploding(Code):
     name = "exploding-gradient"
     severity = "warning"
     message = "the gradient explodes on the way to {what}: {why}"
-    help = "use smaller initial weights or normalisation, and clip: `tf.clip_by_global_norm([x], 1.0)`, clipnorm= in Keras"
+    help = "use smaller initial weights or normalisation, and clip: `tf.clip_by_norm(x, 1.0)`, clipnorm= in Keras"
     fix = "advise"
     says = "a gradient"
     live = "gp.probe(loss)"
