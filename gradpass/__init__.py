@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from gradpass.api import harden as harden
     from gradpass.errors import GradientWarning as GradientWarning
     from gradpass.errors import GradpassError as GradpassError
+    from gradpass.live.probe import probe as probe
     from gradpass.live.step import check_step as check_step
     from gradpass.loaded import load as load
     from gradpass.report.diagnostics import Diagnostic as Diagnostic
     from gradpass.report.diagnostics import GradientError as GradientError
     from gradpass.report.diagnostics import Report as Report
     from gradpass.report.diagnostics import Target as Target
+    from gradpass.report.probe import ProbeReport as ProbeReport
     from gradpass.report.repair import FixReport as FixReport
 
 __version__ = "0.1.0"
@@ -28,8 +30,10 @@ _PUBLIC = {
     "gradpass.api": ("check", "fix", "harden"),
     "gradpass.live.step": ("check_step",),
     "gradpass.errors": ("GradientWarning", "GradpassError"),
+    "gradpass.live.probe": ("probe",),
     "gradpass.loaded": ("load",),
     "gradpass.report.diagnostics": ("Diagnostic", "GradientError", "Report", "Target"),
+    "gradpass.report.probe": ("ProbeReport",),
     "gradpass.report.repair": ("FixReport",),
 }
 

@@ -25,13 +25,14 @@ from gradpass.errors import GradpassBug, GradpassError, OutputError
 
 if TYPE_CHECKING:
     from gradpass.report.diagnostics import Report
+    from gradpass.report.probe import ProbeReport
     from gradpass.report.repair import FixReport
 
 FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing to a stream may end with
 
 NOT_YET = "is not part of this version of gradpass"
-LATER_COMMANDS = ("prune", "bench", "probe")
+LATER_COMMANDS = ("prune", "bench")
 FORMATS = ("text", "concise", "json", "sarif", "github", "markdown", "html", "model-explorer")
 
 Command = Callable[..., Any]
@@ -336,6 +337,43 @@ def crosscheck(original: Path, fixed: Path, entry: str | None, mode: Any, style:
 
 
 @commands.command()
+@click.argument("target")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, metavar="FILE.npz", help="The arrays of one batch."
+)
+@click.option("--entry", metavar="NAME", help="The signature to run (default: serving_default, or the only one).")
+@format_option("text", "json", "html")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file.")
+def probe(target: str, data: Path, entry: str | None, style: str, output: Path | None) -> int:
+    """Runs TARGET and its gradient once on the arrays of FILE.npz, and says where the gradient becomes zero, vanishes,
+    explodes or is no number.
+
+    TARGET is a SavedModel folder, whose inputs are taken by name, a model of Keras (.keras, .h5), or
+    package.module:attribute, a Keras model or a function; an array called y holds the labels. Exit status: 0 nothing
+    found, 1 findings, 2 the call, the target or the data is wrong.
+    """
+    from gradpass.report.terminal import progress, quiet_tensorflow
+
+    with progress(f"probing {target}"), quiet_tensorflow():
+        if _is_live(target):
+            from gradpass.live.probe import probe as probed
+
+            if entry is not None:
+                raise GradpassError(f"{target} has one entry; --entry is for a SavedModel")
+            subject, inputs = _subject(target, data)
+            report = probed(subject, *inputs)
+        else:
+            from gradpass.live.named import read_arrays
+            from gradpass.live.probing.saved import probe_saved
+
+            arrays = read_arrays(data)
+            unnamed = all(name.startswith("arr_") for name in arrays)  # numpy's names for what was given none
+            report = probe_saved(target, list(arrays.values()) if unnamed else arrays, entry)
+    _emit(report, style, output)
+    return report.exit_status
+
+
+@commands.command()
 @click.argument("words", nargs=-1, required=True, metavar="CODE | rules | ops | kernels | choices [NAME]")
 def explain(words: Sequence[str]) -> int:
     """Explains a code (GP102 or its name), the rules, what TensorFlow's gradient of an op gives each input, or what
@@ -409,7 +447,7 @@ def _pair(text: str) -> tuple[str, str]:
     return op, rule
 
 
-def _emit(report: Report | FixReport, style: str, output: Path | None) -> None:
+def _emit(report: Report | FixReport | ProbeReport, style: str, output: Path | None) -> None:
     """Prints a report, or writes it to a file."""
     if output is not None:
         _write(_rendered(report, style), output)
@@ -425,7 +463,7 @@ def _emit(report: Report | FixReport, style: str, output: Path | None) -> None:
         click.echo(_rendered(report, style).encode(), nl=False)
 
 
-def _rendered(report: Report | FixReport, style: str) -> str:
+def _rendered(report: Report | FixReport | ProbeReport, style: str) -> str:
     """A report in a format; `report/` has a module for each, and a report is its own text."""
     if style == "text":
         return str(report)

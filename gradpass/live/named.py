@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradpass.errors import GradpassError, TargetError
-from gradpass.live.frameworks import is_functional, is_model
+from gradpass.live.frameworks import has_loss, is_functional, keras_of
 from gradpass.live.left import said, user_line
+from gradpass.live.target import POSITIONAL
+from gradpass.report.words import quoted
+
+LABELS = ("y", "labels", "label", "targets", "y_true")
 
 
 def attribute(text: str) -> Any:
@@ -62,34 +68,65 @@ def keras_file(path: Path) -> Any:
 
 
 def inputs_from(path: Path | None, target: Any) -> list[Any]:
-    """The inputs in a `.npz` file: by the names of the target's inputs where they are there, else in order.
+    """The inputs in a `.npz` file, in the order in which the target takes them; none without a file."""
+    return [] if path is None else list(in_order(target, read_arrays(path)))
 
-    What is left over of a Keras model's are its labels, last.
-    """
-    if path is None:
-        return []
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a .npz file, by name."""
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise TargetError(f"{path} holds one array; write it with numpy.savez(path, x=..., y=...)")
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as problem:
-        raise GradpassError(f"{path} is no .npz file of arrays ({problem}); make one with numpy.savez") from problem
+    except OSError as problem:
+        raise TargetError(f"{path} cannot be read ({problem.strerror or problem})") from problem
+    except (ValueError, zipfile.BadZipFile, EOFError) as problem:
+        raise TargetError(
+            f"{path} is no .npz file of plain arrays; write one with numpy.savez(path, x=...)"
+        ) from problem
     if not arrays:
-        raise GradpassError(f"{path} holds no arrays; give those that the target takes")
-    if is_model(target):
-        return _of_model(target, arrays)
-    names = [name for name in inspect.signature(target).parameters if name in arrays]
-    return [arrays[name] for name in names] if len(names) == len(arrays) else list(arrays.values())
+        raise TargetError(f"{path} holds no arrays; write it with numpy.savez(path, x=..., y=...)")
+    return arrays
 
 
-def _of_model(model: Any, arrays: dict[str, Any]) -> list[Any]:
-    if not is_functional(model) or len(model.inputs) == 1:
-        return list(arrays.values())
-    names = [getattr(tensor, "name", "") for tensor in model.inputs]
-    chosen = names if set(names) <= arrays.keys() else list(arrays)[: len(names)]
-    by_name = dict(zip(names, (arrays.pop(name) for name in chosen), strict=True))
-    structure = model.input
-    x = by_name if isinstance(structure, dict) else [by_name[name] for name in names]
-    return [x, *arrays.values()]
+def in_order(target: Any, arrays: Mapping[str, Any]) -> Sequence[Any]:
+    """The arrays as the target takes them: by the names of its inputs where these fit, else as they stand in the file.
+
+    What is called y (or labels, targets) goes last.
+    """
+    labels = [name for name in arrays if name in LABELS]
+    rest = {name: array for name, array in arrays.items() if name not in labels[:1]}
+    last = [arrays[name] for name in labels[:1]]
+    if keras_of(target) is not None:
+        if not is_functional(target) or len(target.inputs) == 1:
+            return [*rest.values(), *last]
+        names = [str(each.name).partition(":")[0] for each in target.inputs]
+        if not last and has_loss(target) and len(rest) == len(names) + 1:
+            *_, final = rest
+            last = [rest.pop(final)]
+        missing = [name for name in names if name not in rest]
+        if missing and not all(name.startswith("arr_") for name in rest):
+            raise GradpassError(
+                f"the model takes {', '.join(map(quoted, names))}; there is no array {quoted(missing[0])}"
+            )
+        flat = list(rest.values()) if missing else [rest[name] for name in names]
+        if len(flat) != len(names):
+            raise GradpassError(f"the model takes {len(names)} inputs; {len(flat)} arrays given beside the labels")
+        structure = target.input
+        return [dict(zip(structure, flat, strict=True)) if isinstance(structure, dict) else flat, *last]
+    wanted = [p.name for p in inspect.signature(_python(target)).parameters.values() if p.kind in POSITIONAL]
+    if set(arrays) <= set(wanted):
+        needed = wanted[: max(wanted.index(name) for name in arrays) + 1]
+        missing = [name for name in needed if name not in arrays]
+        if missing:
+            raise GradpassError(f"it takes {', '.join(map(quoted, wanted))}; there is no array {quoted(missing[0])}")
+        return [arrays[name] for name in needed]
+    return [*rest.values(), *last]
+
+
+def _python(target: Any) -> Any:
+    return getattr(target, "python_function", target)
 
 
 def _failed(what: str, problem: BaseException) -> TargetError:

@@ -14,6 +14,7 @@ from gradpass.report.words import command, count, quoted, visible
 if TYPE_CHECKING:
     from gradpass.program.model import Model
     from gradpass.report.neighbourhood import Drawing, Neighbourhoods
+    from gradpass.report.probe import ProbeReport
 
 SCHEMA_VERSION = 1
 SHOWN_ENTRIES = 6
@@ -249,9 +250,9 @@ class Report:
 
 
 class GradientError(GradpassError):
-    """Gradients are missing; `report` says which and why."""
+    """Gradients are missing; `report` (of a check or a probe) says which and why."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report | ProbeReport) -> None:
         super().__init__(str(report))
         self.report = report
 

@@ -20,6 +20,7 @@ from gradpass.report.diagnostics import Diagnostic, Report
 from gradpass.report.fixtext import CHECKS, NUMBERS, PLAN, check_rows, plan_rows
 from gradpass.report.layout import Point, arrange
 from gradpass.report.neighbourhood import Box, Drawing, Flow
+from gradpass.report.probe import ProbeReport
 from gradpass.report.repair import FixReport, parts
 from gradpass.report.text import location, summary_line
 from gradpass.report.words import count, plural, visible, whom
@@ -71,8 +72,12 @@ class Picture:
     left_out: int
 
 
-def render_html(told: Report | FixReport) -> str:
+def render_html(told: Report | FixReport | ProbeReport) -> str:
     """The whole page."""
+    if isinstance(told, ProbeReport):
+        from gradpass.report.probehtml import render_probe_page
+
+        return render_probe_page(told)
     return _rendered("page.html", told)
 
 
@@ -91,7 +96,7 @@ def _rendered(template: str, told: Report | FixReport) -> str:
     prefix = f"gp{zlib.crc32(repr(report).encode()):08x}"
     summary = summary_line(report).plain
     rendered: str = (
-        _environment()
+        environment()
         .get_template(template)
         .render(report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN, **_repair(told))
     )
@@ -107,7 +112,8 @@ def _repair(told: Report | FixReport) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of reports, which escape every name of a model."""
     environment = Environment(
         loader=PackageLoader("gradpass.report"),
         autoescape=True,
@@ -138,7 +144,7 @@ def quoted(text: str) -> Iterator[tuple[bool, str]]:
 
 def picture(diagnostic: Diagnostic, drawing: Drawing) -> Picture:
     """A drawing with its coordinates."""
-    words = [(_fitting(box.label), _fitting(box.detail)) for box in drawing.boxes]
+    words = [(fitting(box.label), fitting(box.detail)) for box in drawing.boxes]
     sizes = [
         (max(cell_len(label), cell_len(detail)) * LETTER + 2 * PADDING, (2 if detail else 1) * LINE + PADDING)
         for label, detail in words
@@ -185,7 +191,7 @@ def _told(diagnostic: Diagnostic) -> tuple[str, str]:
     )
 
 
-def _fitting(text: str) -> str:
+def fitting(text: str) -> str:
     """The end of a name that is too long: the scopes at its beginning tell least."""
     one_line = visible(" ".join(text.split()))
     if cell_len(one_line) <= LETTERS:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gradpass.report.diagnostics import Report
+from gradpass.report.probe import ProbeReport
 from gradpass.report.repair import CheckRow, FixReport
 
 
-def render_json(report: Report | FixReport) -> str:
+def render_json(report: Report | FixReport | ProbeReport) -> str:
     """The JSON text of a report."""
     return dumps(report.to_json())
 

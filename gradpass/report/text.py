@@ -20,7 +20,8 @@ from gradpass.report.words import count, plural, visible
 PLAIN_WIDTH = 110  # where there is no terminal to ask
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 RULE = "─"  # below the heads of tables
-ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "...", RULE: "-"})
+BAR = "█"
+ASCII = str.maketrans({ARROW: "->", BROKEN: "x", GAP: "...", RULE: "-", BAR: "#"})
 UNDERLINE = "^"
 DOTS = "..."  # for what has no room of a line of code; as wide in ASCII, so that the underline stays below its code
 GUTTER = 3  # columns for the numbers of lines, if they are no longer

@@ -7,7 +7,8 @@ registers its classes.
 
     GP1xx  severed: an op on the way gives no gradient
     GP2xx  disconnected: there is no way
-    GP3xx  silent zero: there is a gradient, and it is zeros whatever happens
+    GP3xx  silent zero: there is a gradient, and it is zeros; whatever happens, or (GP31x) for this batch of data
+    GP40x  no use: it is NaN or infinite, or explodes, for this batch of data
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gradpass.errors import GradpassBug, GradpassError
 from gradpass.report.diagnostics import FixKind, Severity
 from gradpass.report.site import Site
 
-Says = Literal["None", "zeros", "LookupError", "TypeError", "a gradient"]
+Says = Literal["None", "zeros", "NaN", "LookupError", "TypeError", "a gradient"]
 
 _registry: dict[str, type[Code]] = {}
 
@@ -31,13 +32,13 @@ _registry: dict[str, type[Code]] = {}
 class Code:
     """One kind of finding.
 
-    `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets}
-    (as "gets None"), {entry}, {mask} (what a constant does) and {error} (what a gradient function raises, or what it
-    lacks), `help` {op}; `helps` says more of some ops. Python that stands there between backquotes runs. `ops` are the
-    ops that cause it; a code that they cannot tell says by `fits` where it is meant, and comes first there. `fix` and
-    `refusal` hold where no rule can help, whatever the op; None leaves it to the rules. `says` is what TensorFlow gives
-    for `failing`, `loaded` whether it does so only once that is saved and loaded. `order` is that of the derivative.
-    `live` is the call that finds it, of what no file shows.
+    `name` reads after "allow". `message` may use {what} (the node and its op), {whom} (the starved targets), {gets} (as
+    "gets None"), {entry}, {mask} (what a constant does), {why} (what an op does by value) and {error} (what a gradient
+    function raises, or what it lacks), `help` {op}; `helps` says more of some ops. Python that stands there between
+    backquotes runs. `ops` are the ops that cause it; a code that they cannot tell says by `fits` where it is meant, and
+    comes first there. `fix` and `refusal` hold where no rule can help, whatever the op; None leaves it to the rules.
+    `says` is what TensorFlow gives for `failing`, `loaded` whether it does so only once that is saved and loaded.
+    `order` is that of the derivative. `live` is the call that finds it, of what no file shows.
     """
 
     code: ClassVar[str]
