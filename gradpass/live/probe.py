@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import tensorflow as tf
 
 from gradpass import __version__
-from gradpass.errors import GradpassError, TargetError
+from gradpass.errors import GradpassBug, GradpassError, TargetError
 from gradpass.flow import edges
 from gradpass.flow.verdict import Structure
 from gradpass.live.frameworks import is_model, plain, unique
@@ -17,7 +18,7 @@ from gradpass.live.probing.findings import findings
 from gradpass.live.probing.layers import Layers
 from gradpass.live.probing.run import Goal, Passed, run
 from gradpass.live.probing.trace import Forward, of_outputs
-from gradpass.live.target import Prepared, prepare
+from gradpass.live.target import POSITIONAL, Prepared, prepare
 from gradpass.program.trace import LIVE, handle_of
 from gradpass.report.diagnostics import Entry, Report, Target
 from gradpass.report.probe import ProbeReport, VariableRow, together
@@ -54,40 +55,45 @@ def probe_prepared(prepared: Prepared) -> ProbeReport:
 
 
 def _run(prepared: Prepared) -> Passed:
-    """Traced with the tf.functions that it calls as a part of it; where autograph is needed in one, with calls."""
-    called = prepared.called
-    if isinstance(called, tf.types.experimental.ConcreteFunction):
-        from gradpass.live.probing.flat import of_concrete
-
-        call: Callable[..., Forward] = of_concrete(called)
-        autograph = False
-    else:
-        call = _traced(called.python_function if called is not None else prepared.function)
-        autograph = prepared.autograph or called is not None
-    scale = _loss_scale(prepared)
+    """The passes, by the first way that shows all of the target."""
     # Only a function that is traced whole says what it reads.
     read = [] if prepared.lists else [v for v in _concrete(prepared).variables if v.trainable]
-    last: BaseException | None = None
-    for inline in (True, False):
+    scale = _loss_scale(prepared)
+    for call, inline, autograph in _ways(prepared):
         try:
-            return run(
-                call,
-                prepared.inputs,
-                lambda forward: _goals(forward, prepared, read),
-                scale,
-                autograph,
-                inline,
-            )
+            return run(call, prepared.inputs, lambda forward: _goals(forward, prepared, read), scale, autograph, inline)
         except GradpassError:
             raise
         except tf.errors.OperatorNotAllowedInGraphError as error:
-            last = error
+            if not inline:
+                raise _untraceable(prepared, error) from error
         except tf.errors.OpError as error:
             raise TargetError(f"{quoted(prepared.label)} cannot be run: {said(error)}") from error
         except Exception as error:  # whatever the user's own code raises
             raise _untraceable(prepared, error) from error
-    assert last is not None
-    raise _untraceable(prepared, last) from last
+    raise GradpassBug("probe", None, f"no way led through {prepared.label}")
+
+
+def _ways(prepared: Prepared) -> Iterator[tuple[Callable[..., Forward], bool, bool]]:
+    """What to trace, whether with the tf.functions that it calls as a part of it, and whether under autograph.
+
+    A tf.function that needs autograph (an `if` over a tensor) cannot be such a part. Then what was traced is laid out,
+    or, with a custom gradient, those functions are called and count as wholes.
+    """
+    from gradpass.live.probing.flat import has_custom, of_concrete
+
+    called = prepared.called
+    if isinstance(called, tf.types.experimental.ConcreteFunction):
+        yield of_concrete(called), False, False
+        return
+    autograph = prepared.autograph or called is not None
+    traced = _traced(called.python_function if called is not None else prepared.function)
+    yield traced, True, autograph
+    concrete = _concrete(prepared)
+    if has_custom(concrete):
+        yield traced, False, autograph
+    else:
+        yield of_concrete(concrete), False, False
 
 
 def _concrete(prepared: Prepared) -> tf.types.experimental.ConcreteFunction:
@@ -109,8 +115,10 @@ plainly: Callable[..., Forward] = tf.autograph.experimental.do_not_convert(of_ou
 
 
 def _traced(function: Callable[..., Any]) -> Callable[..., Forward]:
+    names = [p.name for p in (inspect.signature(function).parameters.values()) if p.kind in POSITIONAL]
+
     def call(*inputs: Any) -> Forward:
-        return plainly(function(*inputs), inputs)
+        return plainly(function(*inputs), inputs, names)
 
     return call
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradpass.live.probing import reasons
 from gradpass.live.probing.reasons import Reason
-from gradpass.live.probing.run import Edge, Passed, measured
+from gradpass.live.probing.run import WHOLE, Edge, Passed, measured
 from gradpass.report.probe import Stats
 
 # What hands its input on: zeros that come out of it were made before it.
@@ -91,9 +91,12 @@ class Blame:
                 return maker, reasons.why_zero(maker, 0, figure, stats, None)
             if maker.type == "ReadVariableOp":
                 return op, Reason("GP317", f"multiplies by {self._variable(reads[0])}, which is all zeros")
+            if maker.type in WHOLE:
+                return maker, Reason("GP316", "gives zeros, and no gradient, at these values")
             zero = [t for t, s in zip(reads, stats, strict=True) if s is not None and s.all_zero]
             if maker.type == "Placeholder":
-                where = self.passed.forward.path_of(maker)
+                names = {t.name: name for name, t in self.passed.forward.inputs.items()}
+                where = names.get(tensor.name, self.passed.forward.path_of(maker))
                 return op, Reason("GP312", f"multiplies by the input `{where}`, which is all zeros in this batch")
             if not zero or maker.type not in HANDED:
                 return op, Reason("GP312", f"multiplies by `{self.passed.forward.path_of(maker)}`, which is zeros")

@@ -24,8 +24,9 @@ ORDER = {"error": 0, "warning": 1, "note": 2}
 def findings(passed: Passed, layers: Layers, rows: list[LayerRow]) -> list[Diagnostic]:
     """All findings, the worst first."""
     blame = Blame(passed)
-    blame.zeros()
     blame.not_finite()
+    if not any(cause.code == "GP400" for cause in blame.causes.values()):
+        blame.zeros()
     found = [_diagnostic(cause, passed, layers) for cause in blame.causes.values()]
     wrong = {"GP400", "GP401", "GP402", "GP404"} & {d.code for d in found}
     if not wrong:
@@ -44,9 +45,8 @@ def _diagnostic(cause: Cause, passed: Passed, layers: Layers) -> Diagnostic:
     noun = "variable" if all(goal.is_variable for goal in passed.goals.values()) else "input"
     verb = "gets" if len(names) == 1 else "get"
     gets = f"{verb} {'zeros' if cause.zeros else 'NaN or infinite numbers'}"
-    message = code.message.format(
-        what=_what(cause.op, node), why=cause.text, whom=whom(names, noun) if names else "nobody", gets=gets
-    )
+    template = code.message if names else code.message.partition(": {whom}")[0]
+    message = template.format(what=_what(cause.op, node), why=cause.text, whom=whom(names, noun), gets=gets)
     notes = []
     layer = layers.layer_of(cause.op)
     if layer and layer not in message:

@@ -30,7 +30,7 @@ def of_concrete(function: tf.types.experimental.ConcreteFunction) -> Callable[..
     """What to trace in the place of a ConcreteFunction's call."""
     model = of_function(function)
     entry = model.entries[LIVE]
-    if any(map(_is_custom, _all_nodes(entry.function))):
+    if has_custom(entry.function):
         return lambda *inputs: of_outputs(function(*inputs), inputs)
 
     def call(*inputs: Any) -> Forward:
@@ -42,9 +42,10 @@ def of_concrete(function: tf.types.experimental.ConcreteFunction) -> Callable[..
     return call
 
 
-def has_custom(function: Function) -> bool:
+def has_custom(function: Function | tf.types.experimental.ConcreteFunction) -> bool:
     """Whether a function, or one that it calls, has a custom gradient."""
-    return any(map(_is_custom, _all_nodes(function)))
+    body = function if isinstance(function, Function) else of_function(function).entries[LIVE].function
+    return any(map(_is_custom, _all_nodes(body)))
 
 
 def lay_out(
@@ -59,6 +60,10 @@ def lay_out(
     flat = _Flat(function, [_spec(t) for t in given])
     fed = {f"{name}:0": tensor for name, tensor in zip(flat.arguments, given, strict=True)}
     graph = tf.compat.v1.GraphDef.FromString(flat.graph.SerializeToString())
+    library = tf.compat.v1.GraphDef(library=graph.library, versions=graph.versions)
+    with tf.init_scope():
+        # What a graph imports stays its own, and the loops and branches in it are looked up where functions run.
+        tf.graph_util.import_graph_def(library)
     outputs = tf.graph_util.import_graph_def(graph, fed, flat.results, name=SCOPE)
     forward = of_outputs(outputs, inputs, names)
     forward.inside.update(inner)

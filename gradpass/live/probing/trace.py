@@ -56,10 +56,11 @@ class Forward:
 
 
 def of_outputs(outputs: Any, inputs: Sequence[Any], names: Sequence[str] = ()) -> Forward:
-    """The forward pass of what was just traced into the graph that is being made."""
+    """The forward pass of what was just traced into the graph that is being made; `names` are of the inputs."""
     graph = tf.compat.v1.get_default_graph()
     flat = tf.nest.flatten(list(inputs), expand_composites=True)
-    names = names or [f"input_{i}" if len(flat) > 1 else "input" for i in range(len(flat))]
+    if len(names) != len(flat):
+        names = [f"input_{i}" if len(flat) > 1 else "input" for i in range(len(flat))]
     # A loss that was computed before is a constant here.
     losses = [t if getattr(t, "graph", None) is graph else tf.identity(t) for t in floats(outputs)]
     named = {n: t for n, t in zip(names, flat, strict=True) if tf.is_tensor(t) and t.dtype.is_floating}
