@@ -14,6 +14,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from gradpass import GradientWarning
+
 PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", re.DOTALL)
 SCRIPT = "train.py"
@@ -42,11 +44,21 @@ def printed(code: list[str]) -> list[str]:
                     # Each block at the lines where it stands in the file.
                     exec(compile("\n" * line + block, str(Path(folder).resolve() / SCRIPT), "exec"), names)
                 line += block.count("\n") + 1
-                warned = [str(w.message) for w in caught if "Gradients do not exist" in str(w.message)]
-                told.append("".join(f"UserWarning: {text}\n" for text in dict.fromkeys(warned)) + out.getvalue())
+                told.append(
+                    "".join(f"{text}\n" for text in dict.fromkeys(filter(None, map(warned, caught)))) + out.getvalue()
+                )
         finally:
             os.chdir(start)
     return told
+
+
+def warned(warning: warnings.WarningMessage) -> str:
+    """A warning about gradients, as far as it says what is the matter; nothing of any other."""
+    text = str(warning.message)
+    if issubclass(warning.category, GradientWarning):
+        first = next(line for line in text.splitlines() if re.match(r"(error|warning)\[", line))
+        return f"GradientWarning: {first} ..."
+    return f"UserWarning: {text}" if "Gradients do not exist" in text else ""
 
 
 def rendered(page: str) -> str:
