@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import gradpass as gp
 from gradpass.live.frameworks import plain
 from gradpass.live.probing import run
 from gradpass.live.probing.stats import measure, read
+from gradpass.report.codes import all_codes
 from tests.live import probed
 from tests.live.probed import FAR, HEALTHY, X, Y
 
@@ -248,6 +250,19 @@ def test_none_is_left_to_check() -> None:
     assert "1 of them gets None (`lost`)" in str(report) and "gradpass.check tells why" in str(report)
 
 
+def test_of_several_readers_only_the_guilty_one_is_blamed() -> None:
+    w = tf.Variable([0.0, 1.0], name="w")
+
+    def loss() -> Any:
+        shared = 2.0 * w
+        return tf.reduce_sum(tf.where(shared > 0, tf.math.log(shared), 0.0)) + tf.reduce_sum(shared * shared)
+
+    (found,) = gp.probe(loss).findings
+    assert (found.code, found.op) == ("GP401", "Log")
+    # One reader that is off starves nobody while another is not.
+    assert gp.probe(lambda: tf.reduce_sum(tf.nn.relu(w - 9.0)) + tf.reduce_sum(w * 2.0)).findings == []
+
+
 def test_gradients_that_cancel() -> None:
     w = tf.Variable([1.0, 2.0], name="w")
     (found,) = gp.probe(lambda: tf.reduce_sum(w * 2.0 - w * 2.0)).findings
@@ -420,6 +435,15 @@ def test_refusals(target: Any, inputs: Any, message: str) -> None:
     with pytest.raises(gp.GradpassError, match=message) as caught:
         gp.probe(target, *inputs)
     assert "\n" not in str(caught.value)
+
+
+def test_the_page_of_the_docs_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "probe.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    assert codes(names["report"]) == ["GP310"]
+    told = set(re.findall(r"\[(GP\d+)\]", page))
+    assert told == {code for code, each in all_codes().items() if each.live and "gp.probe" in each.live}
 
 
 def test_json_and_html() -> None:
