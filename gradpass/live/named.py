@@ -75,9 +75,10 @@ def inputs_from(path: Path | None, target: Any) -> list[Any]:
 def read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of a .npz file, by name."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise TargetError(f"{path} holds one array; write it with numpy.savez(path, x=..., y=...)")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise TargetError(f"{path} holds one array; write it with numpy.savez(path, x=..., y=...)")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except OSError as problem:
         raise TargetError(f"{path} cannot be read ({problem.strerror or problem})") from problem
@@ -115,9 +116,10 @@ def in_order(target: Any, arrays: Mapping[str, Any]) -> Sequence[Any]:
             raise GradpassError(f"the model takes {len(names)} inputs; {len(flat)} arrays given beside the labels")
         structure = target.input
         return [dict(zip(structure, flat, strict=True)) if isinstance(structure, dict) else flat, *last]
-    wanted = [p.name for p in inspect.signature(_python(target)).parameters.values() if p.kind in POSITIONAL]
+    parameters = [p for p in inspect.signature(_python(target)).parameters.values() if p.kind in POSITIONAL]
+    wanted = [p.name for p in parameters]
     if set(arrays) <= set(wanted):
-        needed = wanted[: max(wanted.index(name) for name in arrays) + 1]
+        needed = wanted[: max(i for i, p in enumerate(parameters) if p.name in arrays or p.default is p.empty) + 1]
         missing = [name for name in needed if name not in arrays]
         if missing:
             raise GradpassError(f"it takes {', '.join(map(quoted, wanted))}; there is no array {quoted(missing[0])}")
