@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
+import jsonschema
 import keras
 import numpy as np
 import pytest
@@ -330,6 +333,32 @@ def test_a_frozen_layer_is_no_fault() -> None:
     model.layers[0].trainable = False
     report = gp.check(model, X)
     assert report.ok and report.diagnostics == [] and len(report.targets) == 2
+
+
+def steps() -> Any:
+    with tf.GradientTape() as tape:
+        value = S(tf.round(V))
+    return tape.gradient(value, V)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gp.check(dense(keras), X),
+        lambda: gp.check(ArgmaxModel(keras), X),
+        lambda: gp.check(lambda x: helper_with_numpy(V * x) * x, tf.ones([3]), variables=[V]),
+        lambda: gp.check(lambda: S(tf.tanh(V.read_value())), variables=[V, tf.constant(3.0)]),
+        lambda: gp.check_step(steps),
+        lambda: gp.fix(dense(keras), X).before,
+    ],
+    ids=["healthy", "severed", "left", "tensor", "step", "fixed"],
+)
+def test_the_json_is_that_of_the_schema(make: Callable[[], gp.Report]) -> None:
+    schema = json.loads(resources.files("gradpass.report").joinpath("schema.json").read_text("utf-8"))
+    report = make()
+    jsonschema.validate(json.loads(json.dumps(report.to_json())), schema)
+    for target in report.targets:
+        assert all(target.name in report.diagnostics[i].concerned for i in target.diagnostics)
 
 
 # Refusals
