@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradpass.errors import GradientWarning as GradientWarning
     from gradpass.errors import GradpassError as GradpassError
     from gradpass.live.probe import probe as probe
+    from gradpass.live.step import check_step as check_step
     from gradpass.loaded import load as load
     from gradpass.report.diagnostics import Diagnostic as Diagnostic
     from gradpass.report.diagnostics import GradientError as GradientError
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "gradpass.api": ("check", "fix", "harden"),
+    "gradpass.live.step": ("check_step",),
     "gradpass.errors": ("GradientWarning", "GradpassError"),
     "gradpass.live.probe": ("probe",),
     "gradpass.loaded": ("load",),
@@ -36,7 +38,7 @@ _PUBLIC = {
 }
 
 
-_ROOMS = ("keras",)  # modules that are names of their own
+_ROOMS = ("keras", "testing")  # modules that are names of their own
 
 
 def __getattr__(name: str) -> Any:

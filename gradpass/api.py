@@ -125,7 +125,7 @@ def fix_file(
     source = Path(target)
     destination = Path(out) if out is not None else _beside(source, "fixed")
     if not dry_run:
-        _refuse_existing(destination, force)
+        refuse_existing(destination, force)
     model = savedmodel.read(source)
     progress("repairing")
     done = repair(model, entry, mode, **options)
@@ -166,7 +166,7 @@ def harden(target: str | os.PathLike[str], out: str | os.PathLike[str] | None = 
     if model.kind in ("frozen", "metagraph"):
         raise GradpassError(f"{source} is one graph, which has no place for what it was before; take the original file")
     destination = Path(out) if out is not None else _beside(source, "hardened")
-    _refuse_existing(destination, force)
+    refuse_existing(destination, force)
     _write(source, destination, original(model.raw, source), force=force)
     return destination
 
@@ -232,7 +232,8 @@ def _write(source: Path, out: Path, pb: bytes, *, force: bool) -> None:
     (write_saved_model if source.is_dir() else write_file)(source, out, pb, force=force)
 
 
-def _refuse_existing(destination: Path, force: bool) -> None:
+def refuse_existing(destination: Path, force: bool) -> None:
+    """OutputError where something is that is not to be replaced."""
     if os.path.lexists(destination) and not force:
         raise OutputError(f"{destination} exists; give --force to replace it, or choose another place with -o")
 

@@ -10,10 +10,11 @@ import errno
 import gc
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,13 @@ def format_option(*formats: str) -> Callable[[Command], Command]:
     )
 
 
-target_argument = click.argument("target", type=click.Path(path_type=Path))
+target_argument = click.argument("target")
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Inputs for a live target: arrays by name or in order, labels last.",
+)
 entry_option = click.option(
     "--entry", metavar="NAME|all", help="The signature to follow (default: serving_default, or the only one)."
 )
@@ -113,6 +120,7 @@ def commands(context: click.Context) -> None:
 @commands.command()
 @target_argument
 @entry_option
+@data_option
 @click.option(
     "--wrt",
     type=click.Choice(["variables", "inputs", "both"]),
@@ -135,8 +143,9 @@ def commands(context: click.Context) -> None:
     "--write-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Put all findings into FILE; exit with 0."
 )
 def check(
-    target: Path,
+    target: str,
     entry: str | None,
+    data: Path | None,
     wrt: str | None,
     order: str | None,
     tensorflow: str | None,
@@ -149,15 +158,16 @@ def check(
 ) -> int:
     """Says for every trainable variable of TARGET whether a gradient reaches it, and what severs it.
 
-    TARGET is a SavedModel folder, a frozen GraphDef (.pb) or a MetaGraph (.meta). What is not typed may stand in
-    [tool.gradpass] of the pyproject.toml here or in a folder above. Exit status: 0 nothing found, 1 findings, 2 the
-    call or the target is wrong.
+    TARGET is a SavedModel folder, a frozen GraphDef (.pb), a MetaGraph (.meta), a model of Keras (.keras, .h5), or
+    package.module:attribute: a Keras model, tf.Module, function, or a function without arguments that returns one. What
+    is not typed may stand in [tool.gradpass] of the pyproject.toml here or in a folder above. Exit status: 0 nothing
+    found, 1 findings, 2 the call or the target is wrong.
     """
     from gradpass import settings
     from gradpass.api import check as verdict
     from gradpass.program.graph import collector_paused
     from gradpass.report.codes import prefixes
-    from gradpass.report.terminal import progress
+    from gradpass.report.terminal import progress, quiet_tensorflow
 
     said = settings.read()
     selected = said.select or () if select is None else prefixes(select.split(","))
@@ -169,8 +179,12 @@ def check(
         "order": int(order or said.order or 1),
         "tensorflow": tensorflow or said.tensorflow,
     }
-    with collector_paused(), progress(f"reading {target}"):
-        report = verdict(target, **asked)
+    live = _is_live(target)
+    if live:
+        asked["entry"] = entry  # what the settings say is of models on disk
+    with collector_paused(), progress(f"reading {target}"), quiet_tensorflow() if live else nullcontext():
+        subject, inputs = _subject(target, data)
+        report = verdict(subject, *inputs, **asked)
         report = report.filtered(selected, ignored)
     if said.per_node_ignores or baseline or write_baseline:
         from gradpass.report import suppress
@@ -193,6 +207,7 @@ def check(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: TARGET-fixed)."
 )
 @entry_option
+@data_option
 @mode_option
 @click.option(
     "--carrier",
@@ -225,21 +240,52 @@ def check(
 @later("--all", is_flag=True)
 @later("--through-stop-gradient", is_flag=True)
 def fix(
-    target: Path, output: Path | None, style: str, no_crosscheck: bool, rules: Sequence[str], **options: Any
+    target: str,
+    output: Path | None,
+    style: str,
+    data: Path | None,
+    no_crosscheck: bool,
+    rules: Sequence[str],
+    **options: Any,
 ) -> int:
     """Repairs TARGET into OUT: adds a derivative where gradients are severed, and proves the result.
 
-    Exit status: 0 all done and cross-checked, 1 some targets stay starved (each with its reason) or a cross-check
-    failed, 2 the call or the target is wrong.
+    TARGET is a SavedModel folder, a frozen GraphDef (.pb), a model of Keras (.keras, .h5), or package.module:attribute;
+    of the latter OUT is a SavedModel, or a .keras file if it is called so. Exit status: 0 all done and cross-checked, 1
+    some targets stay starved (each with its reason) or a cross-check failed, 2 the call or the target is wrong.
     """
-    from gradpass.api import fix_file as repair
     from gradpass.report.terminal import progress, quiet_tensorflow
 
-    chosen = dict(_pair(text) for text in rules)
+    options |= {"rules": dict(_pair(text) for text in rules), "cross_check": not no_crosscheck}
     with progress(f"reading {target}") as say, quiet_tensorflow():
-        report = repair(target, output, cross_check=not no_crosscheck, progress=say, rules=chosen, **options)
+        subject, inputs = _subject(target, data)
+        if isinstance(subject, Path):
+            from gradpass.api import fix_file
+
+            report = fix_file(subject, output, progress=say, **options)
+        else:
+            report = _fix_live(target, subject, inputs, output, progress=say, **options)
     _emit(report, style, None)
     return report.exit_status
+
+
+def _fix_live(
+    text: str, subject: Any, inputs: list[Any], output: Path | None, *, entry: str | None, diff: bool, **options: Any
+) -> FixReport:
+    """Repairs what is no graph on disk."""
+    from gradpass.api import refuse_existing
+    from gradpass.live.fixed import fix_to
+
+    for option, given in (("--entry", entry), ("--diff", diff)):
+        if given:
+            raise GradpassError(f"{option} is for a graph on disk; leave it out for {text}")
+    path = Path(text)
+    if output is None:
+        named = path if path.exists() else Path(text.rpartition(":")[2].rpartition(".")[2])
+        output = named.with_name(f"{named.stem}-fixed{'.keras' if path.suffix == '.keras' else ''}")
+    if not options["dry_run"]:
+        refuse_existing(output, options["force"])
+    return fix_to(subject, inputs, output, **options)
 
 
 @commands.command()
@@ -302,16 +348,27 @@ def probe(target: str, data: Path, entry: str | None, style: str, output: Path |
     """Runs TARGET and its gradient once on the arrays of FILE.npz, and says where the gradient becomes zero, vanishes,
     explodes or is no number.
 
-    TARGET is a SavedModel folder, whose inputs are taken by name, or package.module:attribute, a Keras model or a
-    function; an array called y holds the labels. Exit status: 0 nothing found, 1 findings, 2 the call, the target or
-    the data is wrong.
+    TARGET is a SavedModel folder, whose inputs are taken by name, a model of Keras (.keras, .h5), or
+    package.module:attribute, a Keras model or a function; an array called y holds the labels. Exit status: 0 nothing
+    found, 1 findings, 2 the call, the target or the data is wrong.
     """
     from gradpass.report.terminal import progress, quiet_tensorflow
 
     with progress(f"probing {target}"), quiet_tensorflow():
-        from gradpass.live.probing.data import probe_file
+        if _is_live(target):
+            from gradpass.live.probe import probe as probed
 
-        report = probe_file(target, data, entry)
+            if entry is not None:
+                raise GradpassError(f"{target} has one entry; --entry is for a SavedModel")
+            subject, inputs = _subject(target, data)
+            report = probed(subject, *inputs)
+        else:
+            from gradpass.live.named import read_arrays
+            from gradpass.live.probing.saved import probe_saved
+
+            arrays = read_arrays(data)
+            unnamed = all(name.startswith("arr_") for name in arrays)  # numpy's names for what was given none
+            report = probe_saved(target, list(arrays.values()) if unnamed else arrays, entry)
     _emit(report, style, output)
     return report.exit_status
 
@@ -358,6 +415,29 @@ def demo(folder: Path | None) -> int:
 
     with quiet_tensorflow():
         return run(folder, sys.stdout)
+
+
+def _is_live(text: str) -> bool:
+    """Whether a TARGET is no graph on disk: package.module:attribute, or a file of Keras. What exists is a path."""
+    path = Path(text)
+    if path.exists():
+        return path.suffix in (".keras", ".h5") and path.is_file()
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
+
+
+def _subject(text: str, data: Path | None) -> tuple[Any, list[Any]]:
+    """What a TARGET means, a path or an object, and the inputs in FILE.npz."""
+    path = Path(text)
+    if not _is_live(text):
+        if data is not None:
+            raise GradpassError(f"{text} is read, not run: --data is for a model of Keras or package.module:attribute")
+        return path, []
+    from gradpass.live import named
+
+    # What the user's module prints is not part of the report.
+    with redirect_stdout(sys.stderr):
+        subject = named.keras_file(path) if path.exists() else named.attribute(text)
+    return subject, named.inputs_from(data, subject)
 
 
 def _pair(text: str) -> tuple[str, str]:

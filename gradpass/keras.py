@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
 
-from gradpass.errors import GradpassError
+from gradpass.api import check
+from gradpass.errors import GradientWarning, GradpassError
+from gradpass.live.frameworks import loaded
+from gradpass.live.keras_model import class_for
+from gradpass.report.diagnostics import Report
+
+for _module in loaded():
+    class_for(_module)  # a `.keras` file of a fixed model names it
 
 
 def _exponential(start: float, end: float, done: float) -> float:
@@ -109,6 +117,81 @@ class TemperatureSchedule(keras.callbacks.Callback):
     # tf_keras asks its callbacks for which batches they want to be called.
     def _implements_train_batch_hooks(self) -> bool:
         return self.by_step
+
+    def _implements_test_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_predict_batch_hooks(self) -> bool:
+        return False
+
+
+class GradientCheck(keras.callbacks.Callback):
+    """Checks the model that is trained, before the first step, and probes its gradients every so many steps.
+
+    A callback does not see the data. `data` is (x, y), a batch as `fit` takes it; with it the compiled loss is part of
+    what is judged. Without it a functional or Sequential model is judged by its outputs alone, and any other refused.
+    `action` is "warn" (GradientWarning with the report) or "raise" (GradientError). With `every_n_steps` (which needs
+    `data`) `gradpass.probe` runs one forward and one backward pass on them after every n-th step of the training: what
+    it finds is warned of once, and the norm of all gradients is among the logs of the epoch as `gradient_norm`. Nothing
+    in the training changes by it.
+    """
+
+    def __init__(
+        self,
+        data: tuple[Any, ...] | None = None,
+        *,
+        action: Literal["warn", "raise"] = "warn",
+        every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        if action not in ("warn", "raise"):
+            raise GradpassError(f"action= is 'warn' or 'raise', not {action!r}")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise GradpassError(f"every_n_steps= is at least 1, not {every_n_steps}")
+        if every_n_steps is not None and data is None:
+            raise GradpassError("every_n_steps= needs values: give data=(x, y), a batch of what is trained on")
+        self.data = () if data is None else tuple(data)
+        self.action, self.every_n_steps = action, every_n_steps
+        self.report: Report | None = None
+        self._step = 0
+        self._told: set[tuple[str, str | None]] = set()
+        self._norm: float | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks the model, with its compiled loss where there are labels."""
+        self.report = check(self.model, *self.data)
+        self._step = 0
+        self._told.clear()
+        if not self.report.ok:
+            self._tell(self.report)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Probes the gradients, if it is time."""
+        self._step += 1
+        if self.every_n_steps is None or self._step % self.every_n_steps:
+            return
+        from gradpass.live.probe import probe
+
+        found = probe(self.model, *self.data)
+        self._norm = math.hypot(*(row.gradient.norm for row in found.variables if row.gradient is not None))
+        new = [d for d in found.findings if d.severity != "note" and (d.code, d.node) not in self._told]
+        if new:
+            self._told |= {(d.code, d.node) for d in new}
+            self._tell(found)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells the norm that was probed last among the metrics."""
+        if logs is not None and self._norm is not None:
+            logs["gradient_norm"] = self._norm
+
+    def _tell(self, report: Any) -> None:
+        if self.action == "raise":
+            report.raise_for_findings()
+        warnings.warn(f"gradients are missing:\n{report}", GradientWarning, stacklevel=2)
+
+    # tf_keras asks its callbacks for which batches they want to be called.
+    def _implements_train_batch_hooks(self) -> bool:
+        return self.every_n_steps is not None
 
     def _implements_test_batch_hooks(self) -> bool:
         return False

@@ -84,7 +84,10 @@ def table() -> str:
 
 
 def matter(code: type[Code]) -> str:
-    """The first half of the message, of nobody in particular."""
+    """The first half of the message, of nobody in particular; where only values can tell, what the page begins with."""
+    if "{why}" in code.message:
+        text = code.explanation().partition(": ")[0].partition(". ")[0].replace("\n", " ")
+        return f"{text[0].lower()}{text[1:]}"
     text = code.message.format(
         what="an op",
         whom="a target",
@@ -95,7 +98,8 @@ def matter(code: type[Code]) -> str:
         error="an error" if code.order == 1 else "another op",
         outcome="a target gets none",
         them="it",
-        why="gives no gradient at these values",
+        others="another",
+        shape="of several numbers",
     )
     return text.partition(": a target")[0]
 

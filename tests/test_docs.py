@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -43,3 +45,18 @@ def test_the_hook_is_the_one_of_the_docs() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
     shown = yaml.safe_load(blocks("yaml")[1])["repos"][0]["hooks"][0]
     assert shown["id"] == hook["id"] and parses(f"{hook['entry']} {' '.join(shown['args'])}")
+
+
+def test_the_training_page_shows_what_its_script_prints() -> None:
+    command = [sys.executable, "-m", "scripts.render_training", "--check"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def test_from_the_warning_to_a_model_that_trains_it_takes_few_lines() -> None:
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    chapter = page.split("\n## ")[1]
+    first, *following = re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
+    assert "UserWarning: Gradients do not exist" in chapter.partition("`check` traces")[0] and "fit(" in first
+    lines = [line for block in following for line in block.splitlines() if line.strip()]
+    assert "gp.check(" in lines[0] and any("fixed.fit(" in line for line in lines) and len(lines) < 15

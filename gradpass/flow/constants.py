@@ -6,9 +6,10 @@ Only what masks are made of is followed: constants, their reshaping, comparisons
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gradpass.flow.facts import is_float
-from gradpass.program.graph import Node, Value
+from gradpass.program.graph import ARGUMENT, Node, Value
 
 Known = frozenset[str]
 UNKNOWN: Known = frozenset()
@@ -32,12 +33,27 @@ def known(value: Value, depth: int = DEPTH) -> Known:
     node = value.node
     if depth == 0 or value.port:
         return UNKNOWN
+    if node.op == ARGUMENT:
+        array = node.function.program.given.get(value)
+        return UNKNOWN if array is None else _array(array)
     if node.op in PASSING:
         found = known(node.inputs[0], depth - 1)
         # A cast to integers may make a zero of what was none.
         return found - {"nonzero"} if node.op == "Cast" and is_float(node.inputs[0].dtype) else found
     makes = MAKES.get(node.op)
     return makes(node, lambda i: known(node.inputs[i], depth - 1)) if makes else UNKNOWN
+
+
+def _array(array: Any) -> Known:
+    """The same of an array's elements."""
+    if not array.size:
+        return EMPTY
+    if array.dtype.kind not in "biuf":
+        return UNKNOWN
+    if not array.any():
+        return ZEROS
+    found = {"at least 0"} if (array >= 0).all() else set()
+    return frozenset(found | ({"nonzero"} if array.all() else set()))
 
 
 Inputs = Callable[[int], Known]

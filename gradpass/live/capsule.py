@@ -20,12 +20,13 @@ from gradpass.live.frameworks import plain
 from gradpass.program import edit, savedmodel
 from gradpass.program.model import Entry, Live, Model
 from gradpass.program.trace import Named, handle_of, output_names
-from gradpass.program.writer import GRAPH_FILE
+from gradpass.program.writer import GRAPH_FILE, write_saved_model
 from gradpass.rewrite.fix import Repair, repair
 from gradpass.rewrite.harden import with_record
 from gradpass.rewrite.temperature import NAME, Binding, found
 
 VARIABLES, RESOURCES = "variables_of_the_target", "resources_of_the_target"
+SERVING = "serving_default"
 OURS = "gradpass_variable_"
 
 
@@ -70,6 +71,10 @@ class Capsule:
         if done.pb is not None:
             (self.path / GRAPH_FILE).write_bytes(with_record(self.model.raw, done.pb))
         return done
+
+    def write_original(self, path: Path) -> None:
+        """The SavedModel as it was before it was repaired."""
+        write_saved_model(self.path, path, self.model.raw, force=False)
 
     def bind(self, mine: Sequence[Any], theirs: Sequence[Any]) -> None:
         """Lets others take the place of some variables in what is loaded and saved from now on."""
@@ -130,7 +135,7 @@ class Capsule:
         setattr(module, RESOURCES, self._resources(owner))
         for name, part in self.parts.items():
             setattr(module, name, part.function)
-        signatures = {} if signature is None else {"serving_default": signature}
+        signatures = {} if signature is None else {SERVING: signature}
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=True, save_debug_info=True)
         try:
             tf.saved_model.save(module, str(self.path), signatures, options)
@@ -196,12 +201,12 @@ class Capsule:
         return [(child.node_id, int(child.local_name)) for child in held]
 
     def _entries(self, model: Model) -> dict[str, Entry]:
-        """An entry for each function that was saved."""
+        """An entry for each function that was saved; beside them the signature, which has a copy of its own."""
         if hasattr(self, "_named"):
             model.variables = self._named
         assert model.objects is not None
         children = {child.local_name: child.node_id for child in model.objects.nodes[0].children}
-        entries = {}
+        entries = {name: entry for name, entry in model.entries.items() if name == SERVING}
         for name, part in self.parts.items():
             # TensorFlow may save a function under another name than it bears here.
             (saved,) = model.objects.nodes[children[name]].function.concrete_functions

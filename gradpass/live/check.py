@@ -73,8 +73,10 @@ def live_model(prepared: Prepared, concrete: tf.types.experimental.ConcreteFunct
     if prepared.given is not None:
         model.captured &= by_key.keys()  # the others were not asked for
     elif prepared.lists:
-        live.untracked = [key for key, v in read.items() if key not in by_key and v.trainable]
-        model.captured -= set(live.untracked)
+        # In Keras 3 the variables of a frozen layer are trainable to TensorFlow.
+        held = {handle_of(plain(v)) for v in getattr(prepared.owner, "variables", ())}
+        live.untracked = [key for key, v in read.items() if key not in held and v.trainable]
+        model.captured &= by_key.keys()
     live.copies = copies(concrete, model, prepared.owner)
     live.constants = names_read(concrete, model, prepared.owner)
     return model

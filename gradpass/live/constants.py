@@ -116,7 +116,7 @@ def reachable(target: Any) -> Iterator[tuple[str, Any]]:
         seen.add(id(item))
         yield name, item
         if depth < DEPTH:
-            todo += [(inner, value, depth + 1) for inner, value in _inside(name, item)]
+            todo += [(inner, value, depth + 1) for inner, value in _inside(name, item, depth == 0)]
 
 
 def _beside(target: Any) -> Iterator[tuple[str, Any]]:
@@ -126,7 +126,7 @@ def _beside(target: Any) -> Iterator[tuple[str, Any]]:
     yield from getattr(inspect.unwrap(target), "__globals__", {}).items() if callable(target) else ()
 
 
-def _inside(name: str, item: Any) -> Iterator[tuple[str, Any]]:
+def _inside(name: str, item: Any, asked: bool) -> Iterator[tuple[str, Any]]:
     if isinstance(item, tf.types.experimental.PolymorphicFunction):
         item = item.python_function
     if isinstance(item, functools.partial):
@@ -137,7 +137,7 @@ def _inside(name: str, item: Any) -> Iterator[tuple[str, Any]]:
         item = item.__func__
     if inspect.isfunction(item):
         # What a library's function reads is not the user's to name.
-        if whose(item.__code__.co_filename) == "user":
+        if asked or whose(item.__code__.co_filename) == "user":
             yield from _read_by(item)
     elif isinstance(item, dict):
         yield from ((f"{name}[{key!r}]", value) for key, value in item.items())

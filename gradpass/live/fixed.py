@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from gradpass.errors import GradientWarning
 from gradpass.live.frameworks import keras_of
 from gradpass.live.mend import Repaired, repaired
 from gradpass.live.parts import CALL, conformed
+from gradpass.program import savedmodel
+from gradpass.program.writer import GRAPH_FILE, write_saved_model
 from gradpass.report.diagnostics import Report
-from gradpass.report.repair import FixReport, Plan
+from gradpass.report.repair import CheckRow, FixReport, Plan
 
 
 def fix(target: Any, inputs: Sequence[Any], *, loss: Any = None, variables: Any = None, **options: Any) -> Any:
@@ -34,6 +37,51 @@ def fix(target: Any, inputs: Sequence[Any], *, loss: Any = None, variables: Any 
     return Fixed(target, done)
 
 
+def fix_to(
+    target: Any,
+    inputs: Sequence[Any],
+    out: Path,
+    *,
+    dry_run: bool = False,
+    cross_check: bool = True,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> FixReport:
+    """Repairs a live target into a SavedModel, or a `.keras` file if `out` is one, and proves it as a file is."""
+    from gradpass.live.keras_model import fixed_model
+
+    progress("repairing")
+    done = repaired(target, inputs, **options)
+    report = done.report
+    report.live, report.dry_run = False, dry_run
+    if not report.repaired or dry_run:
+        return report
+    with tempfile.TemporaryDirectory(prefix="gradpass-") as folder:
+        original, fixed = Path(folder) / "original", Path(folder) / "fixed"
+        done.capsule.write_original(original)
+        save(done, fixed, force=False)
+        if cross_check:
+            proved = _proved(original, fixed, options.get("mode", "straight-through"), progress)
+            report.crosscheck = proved or report.crosscheck
+        if not report.failed:
+            if out.suffix == ".keras":
+                fixed_model(target, done, options).save(out)
+            else:
+                write_saved_model(fixed, out, (fixed / GRAPH_FILE).read_bytes(), force=force)
+            report.output = str(out)
+    return report
+
+
+def _proved(original: Path, fixed: Path, mode: Any, progress: Callable[[str], None]) -> list[CheckRow]:
+    """The cross-checks of two SavedModels by what they serve; none where no plain tensors go in and out."""
+    from gradpass.api import check, prove
+
+    if not savedmodel.read(original).entries:
+        return []
+    return prove(original, fixed, check(original), check(fixed), mode, progress)
+
+
 class Fixed(tf.Module):
     """A repaired function or module: called like the original, on the same variables.
 
@@ -48,12 +96,13 @@ class Fixed(tf.Module):
 
     def __call__(self, *inputs: Any) -> Any:
         """What the original gives for these inputs."""
-        return self._done.functions[CALL](*conformed(inputs, self._done.specs))
+        given = self._done.functions[CALL](*conformed(inputs, self._done.specs))
+        return tf.nest.pack_sequence_as(self._done.structure, tf.nest.flatten(given))
 
     @property
     def loss_fn(self) -> Callable[..., Any] | None:
         """The loss that was given, with a gradient."""
-        return self._done.losses[0] if self._done.losses else None
+        return next(iter(self._done.losses.values()), None)
 
     @property
     def report(self) -> FixReport:

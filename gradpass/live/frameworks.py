@@ -13,11 +13,15 @@ from gradpass.errors import GradpassError
 NAMES = ("keras", "tf_keras")
 
 
+def loaded() -> list[Any]:
+    """Those of Keras 3 and tf_keras that this process has imported."""
+    return [sys.modules[name] for name in NAMES if name in sys.modules]
+
+
 def keras_of(target: object) -> Any:
     """The module (`keras` or `tf_keras`) of whose layers the target is one; None where it is of neither."""
-    for name in NAMES:
-        module = sys.modules.get(name)
-        if module is not None and isinstance(target, module.layers.Layer):
+    for module in loaded():
+        if isinstance(target, module.layers.Layer):
             _only_tensorflow(module)
             return module
     return None

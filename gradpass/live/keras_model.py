@@ -47,6 +47,9 @@ def class_for(keras: Any) -> Any:
             # The traced functions cast by themselves, as the original does.
             super().__init__(dtype=_policy(original), autocast=False, **kwargs)
             self.original = original
+            names = getattr(original, "output_names", None)
+            if names:
+                self.output_names = list(names)  # by which `compile` finds losses in a dict
             options = options or {}
             # In a plain object, where Keras does not look for variables.
             self._gradpass = _Held(repaired(original, (), **options) if done is None else done, options)
@@ -71,6 +74,11 @@ def class_for(keras: Any) -> Any:
             return [*self._gradpass.losses, *added_losses(self.original)[1]]
 
         @property
+        def fixed_for(self) -> tuple[Any, ...]:
+            """The specs of the inputs that it was traced with."""
+            return self._gradpass.done.specs
+
+        @property
         def temperature(self) -> tf.Variable:
             """What every surrogate reads, from the next step on."""
             return self._gradpass.done.temperature
@@ -78,8 +86,7 @@ def class_for(keras: Any) -> Any:
         @property
         def loss_fn(self) -> Callable[..., Any] | None:
             """The loss that the original is compiled with, or that was given, with a gradient."""
-            losses = self._gradpass.done.losses
-            return losses[0] if losses else None
+            return next(iter(self._gradpass.done.losses.values()), None)
 
         @property
         def report(self) -> FixReport:
@@ -162,11 +169,12 @@ def _compiled(loss: Any, done: Repaired) -> Any:
     """The losses that the original is compiled with, each with its repaired function in its place."""
     if not done.loss_repaired:
         return loss
-    flat = loss if isinstance(loss, (list, tuple)) else list(loss.values()) if isinstance(loss, dict) else [loss]
-    new = [_with_function(each, function) for each, function in zip(flat, done.losses, strict=True)]
+    new = done.losses
     if isinstance(loss, dict):
-        return dict(zip(loss, new, strict=True))
-    return new if isinstance(loss, (list, tuple)) else new[0]
+        return {name: _with_function(each, new[name]) for name, each in loss.items()}
+    if isinstance(loss, (list, tuple)):
+        return [_with_function(each, new[place]) for place, each in enumerate(loss)]
+    return _with_function(loss, new[None])
 
 
 def _with_function(loss: Any, function: Any) -> Any:

@@ -12,10 +12,22 @@ import tensorflow as tf
 
 from gradpass.errors import GradpassError
 from gradpass.flow.analysis import analyse
-from gradpass.live.capsule import Capsule, Part
+from gradpass.live.capsule import SERVING, Capsule, Part
 from gradpass.live.check import live_model
 from gradpass.live.frameworks import is_functional, keras_of, plain
-from gradpass.live.parts import CALL, INFERENCE, LOSS, call_parts, conformed, loss_part, losses_of, outputs_of, serving
+from gradpass.live.parts import (
+    CALL,
+    INFERENCE,
+    LOSS,
+    Losses,
+    call_parts,
+    conformed,
+    loss_part,
+    losses_of,
+    of_output,
+    outputs_of,
+    serving,
+)
 from gradpass.live.target import Prepared, as_tensors, label_of, positional, prepare
 from gradpass.program.model import Model
 from gradpass.program.trace import Named
@@ -25,23 +37,26 @@ from gradpass.report.repair import CheckRow, FixReport, plan_of
 from gradpass.report.words import quoted, whom
 from gradpass.rewrite.fix import Repair
 
+# They have their ops in common with training (or the call), which is what is told.
+UNTOLD = (INFERENCE, SERVING)
 T = TypeVar("T")
-Losses = list[Callable[..., Any] | None]
 
 
 @dataclass
 class Repaired:
     """What became of a target: its functions by name, and what is to be told.
 
-    `temperature` is read by every surrogate. `losses` are the parts of the loss, in the order of the outputs.
+    `temperature` is read by every surrogate. `losses` are the losses by output, repaired where they severed.
+    `structure` is that of what the original gives, in its own types, which a loaded function has forgotten.
     """
 
     functions: dict[str, Callable[..., Any]]
     specs: tuple[Any, ...]
+    structure: Any
     temperature: tf.Variable
     report: FixReport
     capsule: Capsule
-    losses: Losses = field(default_factory=list)
+    losses: Losses = field(default_factory=dict)
     loss_repaired: bool = False
 
 
@@ -67,26 +82,25 @@ class Mended:
             root, variable = self.capsule.load(self.done, temperature)
             functions = {name: getattr(root, name) for name in self.parts}
         severed = {verdict.name for verdict in self.done.before if verdict.cuts} if self.done.pb is not None else set()
-        names = [loss_name(i) for i in range(len(self.losses))]
-        losses = [
-            functions[name] if name in severed and function is not None else function
-            for name, function in zip(names, self.losses, strict=True)
-        ]
+        names = loss_names(self.losses)
+        losses = {
+            key: functions[names[key]] if names[key] in severed else function for key, function in self.losses.items()
+        }
         report = self._report()
-        repaired = not severed.isdisjoint(names)
-        return Repaired(functions, self.specs, variable, report, self.capsule, losses, repaired)
+        repaired = not severed.isdisjoint(names.values())
+        structure = next(iter(self.parts.values())).concrete.structured_outputs
+        return Repaired(functions, self.specs, structure, variable, report, self.capsule, losses, repaired)
 
     def _report(self) -> FixReport:
         before = self._verdict(self.capsule.model)
         after = self._verdict(self.done.model) if self.done.pb is not None else None
-        told = {(cut.function, cut.node) for v in self.done.before if v.name != INFERENCE for cut in v.cuts}
+        told = {(cut.function, cut.node) for v in self.done.before if v.name not in UNTOLD for cut in v.cuts}
         self.done.plan = [step for step in self.done.plan if (step.cut.function, step.cut.node) in told]
         return FixReport(before, after, plan_of(self.done, before), [], None, live=True)
 
     def _verdict(self, model: Model) -> Report:
         declined = {(s.cut.function, s.cut.node): s.declined for s in self.done.plan if s.declined}
-        # Training and inference have their ops in common; what is trained is what is told.
-        verdicts = [verdict for verdict in analyse(model, "all") if verdict.name != INFERENCE]
+        verdicts = [verdict for verdict in analyse(model, "all") if verdict.name not in UNTOLD]
         report = build(model, verdicts, declined)
         report.target = self.prepared.label
         return report
@@ -149,7 +163,7 @@ def repaired(
     """
     losses = losses_of(target, loss)
     labels: Any = None
-    if losses and max(positional(each) for each in losses if each is not None) == 2:
+    if losses and max(positional(each) for each in losses.values() if each is not None) == 2:
         # Compiled with a loss, a model is still fixed without it where no labels are given.
         if len(inputs) > 1:
             *inputs, given = inputs
@@ -157,7 +171,7 @@ def repaired(
         elif loss is not None:
             raise GradpassError("the loss takes labels and outputs; give the labels as the last input")
         else:
-            losses = []
+            losses = {}
     prepared = prepare(target, inputs, None, variables)
     prepared.build()
     strategy = _strategy(prepared)
@@ -184,9 +198,9 @@ def repaired(
     return new
 
 
-def loss_name(index: int) -> str:
-    """What the part of a loss is called, by the place of its output."""
-    return f"{LOSS}_{index}" if index else LOSS
+def loss_names(losses: Losses) -> dict[str | int | None, str]:
+    """What the parts of the losses are called."""
+    return {key: f"{LOSS}_{i}" if i else LOSS for i, key in enumerate(losses)}
 
 
 def _mended(prepared: Prepared, labels: Any, losses: Losses, options: dict[str, Any]) -> Mended:
@@ -195,12 +209,11 @@ def _mended(prepared: Prepared, labels: Any, losses: Losses, options: dict[str, 
     concrete = next(iter(parts.values())).concrete
     outputs = outputs_of(concrete.structured_outputs, prepared.owner)
     signature = serving(parts, specs, prepared)
-    for i, function in enumerate(losses):
+    for key, name in loss_names(losses).items():
+        function = losses[key]
         if function is not None:
-            several = len(losses) > 1
-            output = tf.nest.flatten(outputs)[i] if several else outputs
-            label = tf.nest.flatten(labels)[i] if several and labels is not None else labels
-            parts[loss_name(i)] = loss_part(function, prepared, label, output)
+            owner = prepared.owner
+            parts[name] = loss_part(function, prepared, of_output(key, labels, owner), of_output(key, outputs, owner))
     named = [Named(each.name, each.variable, each.trainable) for each in prepared.listed if each.is_variable]
     capsule = Capsule(parts, named, prepared.owner, prepared.label, signature)
     return Mended(prepared, parts, specs, losses, capsule, capsule.repair(**options), options)

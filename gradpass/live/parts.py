@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradpass.errors import TargetError
+from gradpass.errors import GradpassError, TargetError
 from gradpass.live.capsule import Part
 from gradpass.live.frameworks import has_loss, is_functional, keras_of
 from gradpass.live.left import left_graph, said, user_line
 from gradpass.live.target import Prepared, positional
 from gradpass.report.words import quoted
 
+Losses = dict["str | int | None", "Callable[..., Any] | None"]
 CALL, TRAINING, INFERENCE, LOSS = "call", "training", "inference", "loss"
 
 
@@ -92,7 +93,7 @@ def _run(model: Any, keras: Any, training: bool) -> Callable[..., Any]:
         # Keras has no public reader of the mask that goes along with a tensor (Keras 3 to 3.15 and tf_keras keep it in
         # this attribute, which compiled losses look at); a test fails when it moves.
         masks = [getattr(tensor, "_keras_mask", None) for tensor in tf.nest.flatten(outputs)]
-        here = tf.nest.flatten(outputs)[0].graph
+        here = tf.compat.v1.get_default_graph()
         losses = [loss for loss in added_losses(model)[0] if getattr(loss, "graph", None) is here]
         return {"outputs": outputs, "losses": losses, "masks": masks}
 
@@ -137,20 +138,43 @@ def _any_batch(leaf: Any) -> Any:
     return spec
 
 
-def losses_of(target: Any, loss: Any) -> list[Callable[..., Any] | None]:
-    """The losses as functions of labels and outputs (or of outputs alone), one an output; none where there are none."""
+def losses_of(target: Any, loss: Any) -> Losses:
+    """The losses as functions of labels and outputs (or of outputs alone), by output: its place or its name.
+
+    One loss is that of all outputs together, under None.
+    """
     keras = keras_of(target)
     if loss is None:
         if not has_loss(target):
-            return []
+            return {}
         loss = target.loss
-    names = loss if isinstance(loss, (list, tuple)) else list(loss.values()) if isinstance(loss, dict) else [loss]
-    found: list[Callable[..., Any] | None] = []
-    for each in names:
-        named = isinstance(each, str)
-        function = (keras or importlib.import_module("keras")).losses.get(each) if named else each
-        found.append(getattr(function, "call", function))
-    return found
+
+    def function(each: Any) -> Callable[..., Any] | None:
+        named = (keras or importlib.import_module("keras")).losses.get(each) if isinstance(each, str) else each
+        return getattr(named, "call", named)  # type: ignore[no-any-return]
+
+    if isinstance(loss, dict):
+        return {name: function(each) for name, each in loss.items()}
+    if isinstance(loss, (list, tuple)):
+        return {place: function(each) for place, each in enumerate(loss)}
+    return {None: function(loss)}
+
+
+def of_output(key: str | int | None, structure: Any, target: Any) -> Any:
+    """What of some outputs, or labels, a loss is about."""
+    if key is None or structure is None:
+        return structure
+    if isinstance(structure, dict) and key in structure:
+        return structure[key]
+    flat = tf.nest.flatten(structure)
+    if isinstance(key, str):
+        names = list(getattr(target, "output_names", ()))
+        if key not in names:
+            raise GradpassError(f"a loss is for {key!r}, and the model has the outputs {', '.join(names)}")
+        key = names.index(key)
+    if key >= len(flat):
+        raise GradpassError(f"there are more losses than outputs ({len(flat)}); give one loss an output")
+    return flat[key]
 
 
 def loss_part(loss: Callable[..., Any], prepared: Prepared, labels: Any, outputs: Any) -> Part:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gradpass.errors import GradpassError, TargetError
+from gradpass.errors import GradpassError
 from gradpass.live.constants import own_names
 from gradpass.live.frameworks import floatx, has_loss, is_functional, is_variable, keras_of, name_of, plain, unique
 from gradpass.program.model import UNNAMED
@@ -149,29 +147,6 @@ def prepare(
     return Prepared(target, function, args, label, True, True, keras is None, given)
 
 
-def resolve(text: str) -> Any:
-    """The object that `package.module:attribute` names: a target, or a function without arguments that makes one."""
-    module_name, _, attribute = text.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as problem:
-        if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
-            raise  # of what the module imports itself
-        raise TargetError(
-            f"there is no module {module_name!r} here or installed; see that it can be imported"
-        ) from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise TargetError(f"{module_name} has no {attribute!r}; it has {', '.join(_public(found))}")
-        found = getattr(found, part)
-    makes = inspect.isfunction(found) and not inspect.signature(found).parameters
-    made = found() if makes else found
-    return made if not makes or callable(made) else found
-
-
 def label_of(target: Any) -> str:
     """What messages call a target: the name of a model, layer or function."""
     if isinstance(target, tf.types.experimental.PolymorphicFunction):
@@ -216,16 +191,34 @@ def _flat(variables: Any) -> list[Any]:
 def _known_inputs(target: Any, keras: Any) -> tuple[Any, ...]:
     """The inputs of a target that tells them itself; none where it takes none."""
     if keras is not None:
+        if hasattr(target, "fixed_for"):
+            return tuple(target.fixed_for)
         if not is_functional(target):
             raise GradpassError(
-                f"{label_of(target)} does not say what it takes; give inputs: gradpass.check(model, x, y)"
+                f"{label_of(target)} does not say what it takes; give inputs: gradpass.check(model, x, y), or --data "
+                "FILE.npz on the command line"
             )
         # Only a functional model knows the structure of its inputs; a Sequential one has a single one.
         structure = target.input if len(target.inputs) > 1 else target.inputs[0]
         return (tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure),)
     if isinstance(target, tf.types.experimental.PolymorphicFunction) and target.input_signature is not None:
         return tuple(target.input_signature)
+    if not isinstance(target, tf.types.experimental.ConcreteFunction):
+        needed = _needed(target)
+        if needed:
+            raise GradpassError(
+                f"{label_of(target)} takes {', '.join(needed)}; give inputs: gradpass.check(function, "
+                f"{', '.join(needed)}), or --data FILE.npz on the command line"
+            )
     return ()
+
+
+def _needed(function: Any) -> list[str]:
+    """The arguments that a function cannot be called without."""
+    if isinstance(function, tf.types.experimental.PolymorphicFunction):
+        function = function.python_function
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind in POSITIONAL and p.default is p.empty]
 
 
 def _call(target: Any, keras: Any, training: bool) -> Callable[..., Any]:
@@ -330,7 +323,3 @@ def _tensors(item: Any, floats: Any) -> Any:
 
 def _is_leaf(leaf: Any) -> bool:
     return tf.is_tensor(leaf) or isinstance(leaf, tf.TypeSpec) or hasattr(leaf, "__array__") or leaf is None
-
-
-def _public(found: Any) -> list[str]:
-    return [name for name in vars(found) if not name.startswith("_")][:12]

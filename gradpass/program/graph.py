@@ -400,6 +400,7 @@ class Program:
         self.custom_gradients: dict[str, CustomGradient] = {}
         self.tensorflow = ""
         self.origin = ""
+        self.given: dict[Value, Any] = {}  # arguments that always hold the same, as arrays: what a process captured
         self._source = source
         self._kinds: dict[tuple[str | bytes, ...], Kind] = {}
 

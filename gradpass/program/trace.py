@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from gradpass.program.debuginfo import DebugInfo, Trace, traces
@@ -63,6 +64,8 @@ def of_function(
             if key not in variables:
                 variables[key] = _variable(key, by_handle[key], names, called.get(key))
             captures.setdefault(key, []).append(argument.output(0))
+        elif outer.dtype not in (tf.resource, tf.variant) and hasattr(outer, "numpy"):
+            program.given[argument.output(0)] = np.asarray(outer.numpy())
     inputs = {argument.name: argument.output(0) for argument in body.arguments[:split]}
     outputs = dict(zip(output_names(function.structured_outputs, len(body.results)), body.results, strict=True))
     entry = Entry(LIVE, body, inputs, outputs, captures, inline)

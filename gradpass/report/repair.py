@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gradpass.report.diagnostics import Report, Severity, as_json
@@ -199,6 +200,9 @@ class Plan(list[PlanStep]):
         from gradpass.report.text import plain
 
         return plain(self.render)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def parts(told: Report | FixReport) -> tuple[Report, list[Remark]]:

@@ -325,6 +325,13 @@ def test_weights_that_the_model_does_not_track() -> None:
     assert codes(report) == ["GP210"] and len(report.diagnostics[0].unused) == 2 and not report.ok
 
 
+def test_a_frozen_layer_is_no_fault() -> None:
+    model = dense(keras)
+    model.layers[0].trainable = False
+    report = gp.check(model, X)
+    assert report.ok and report.diagnostics == [] and len(report.targets) == 2
+
+
 # Refusals
 
 

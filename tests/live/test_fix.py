@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -80,6 +82,7 @@ def test_a_fixed_model_trains_the_variables_of_the_original_in_fit(module: Any, 
     loaded = gp.load(tmp_path / "saved")
     (output,) = loaded(X).values()
     np.testing.assert_array_equal(output, fixed(X))
+    assert not {t.name for t in gp.check(tmp_path / "saved").targets if t.starved} & served
 
 
 def named(model: Any) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def test_a_keras_file_holds_a_fixed_model(module: Any, kind: str, tmp_path: Path
     fixed.fit(X, Y, verbose=0)
     fixed.save(tmp_path / "fixed.keras")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         again = module.models.load_model(tmp_path / "fixed.keras")
     assert int(again.optimizer.iterations.numpy()) == 1 and model.optimizer is fixed.optimizer
     assert again.plan == fixed.plan and float(again.temperature.numpy()) == 0.5
@@ -104,6 +107,20 @@ def test_a_keras_file_holds_a_fixed_model(module: Any, kind: str, tmp_path: Path
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
     assert again.fit(X, Y, verbose=0).history["loss"]
+
+
+def test_a_keras_file_loads_in_another_process(tmp_path: Path) -> None:
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2)(keras.ops.round(keras.layers.Dense(4)(x))))
+    fixed = gp.fix(model)
+    fixed.save(tmp_path / "fixed.keras")
+    script = (
+        "import sys, keras, numpy, gradpass.keras\n"
+        f"model = keras.models.load_model({str(tmp_path / 'fixed.keras')!r})\n"
+        "print(model.plan[0].rules, float(model(numpy.ones((1, 3)))[0, 0]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["['soft-round']", str(float(fixed(np.ones((1, 3)))[0, 0]))]
 
 
 def test_a_subclassed_model_says_why_no_keras_file_holds_it(tmp_path: Path) -> None:
@@ -179,6 +196,21 @@ def test_several_inputs_and_outputs_by_name_with_a_loss_each() -> None:
     assert set(fixed.fit(x, y, verbose=0).history) >= {"loss", "p_loss", "q_loss"}
     assert all((v.numpy() != old).any() for v, old in zip(model.trainable_variables, before, strict=True))
     assert set(fixed(x)) == {"p", "q"}
+
+
+def test_losses_by_name_in_any_order_of_any_structure() -> None:
+    x = keras.Input((3,))
+    late, early = keras.layers.Dense(1, name="late")(x), keras.layers.Dense(2, name="early")(x)
+    for outputs in ({"late": late, "early": early}, [late, early]):
+        model = keras.Model(x, outputs)
+        model.compile("sgd", {"late": wrong, "early": "mse"})
+        labels = {"late": Y[:, :1], "early": Y}
+        fixed = gp.fix(model, X, labels)
+        assert [d.entries for d in fixed.before.diagnostics] == [["loss"]]
+        before = [v.numpy() for v in model.trainable_variables]
+        fixed.fit(X, labels, verbose=0)
+        assert all((v.numpy() != old).any() for v, old in zip(model.trainable_variables, before, strict=True))
+        assert model.evaluate(X, labels, verbose=0) == fixed.evaluate(X, labels, verbose=0)
 
 
 @both
@@ -275,7 +307,7 @@ def test_what_cannot_be_repaired_is_said() -> None:
         [
             keras.layers.Input((3,)),
             keras.layers.Dense(2),
-            keras.layers.Lambda(lambda t: tf.stop_gradient(t)),
+            keras.layers.Lambda(tf.stop_gradient),
             keras.layers.Dense(2),
         ]
     )
@@ -301,7 +333,7 @@ V, C = tf.Variable([0.3, 0.9, 1.4], name="v"), tf.Variable([1.0, 2.0, 3.0], name
 
 @tf.function
 def thresholded(x: Any) -> Any:
-    return {"open": tf.cast(V > x, tf.float32) * C, "index": tf.argmax(V)}
+    return {"open": tf.cast(x < V, tf.float32) * C, "index": tf.argmax(V)}
 
 
 @pytest.mark.parametrize(
@@ -336,12 +368,12 @@ def gradients_symbolic(function: Any, x: Any) -> Any:
 
 
 def test_the_temperature_counts_from_the_next_tape_on(tmp_path: Path) -> None:
-    fixed = gp.fix(lambda x: S(tf.cast(V > x, tf.float32)), tf.ones([3]), temperature=1.0)
+    fixed = gp.fix(lambda x: S(tf.cast(x < V, tf.float32)), tf.ones([3]), temperature=1.0)
     x = tf.constant([0.5, 0.5, 0.5])
     (wide,) = gradients(fixed, [V], x)
     fixed.temperature.assign(0.25)
     (narrow,) = gradients(fixed, [V], x)
-    (again,) = gradients(gp.fix(lambda x: S(tf.cast(V > x, tf.float32)), x, temperature=0.25), [V], x)
+    (again,) = gradients(gp.fix(lambda x: S(tf.cast(x < V, tf.float32)), x, temperature=0.25), [V], x)
     assert (wide != narrow).any()
     np.testing.assert_array_equal(narrow, again)
     fixed.save(tmp_path / "saved")
@@ -368,6 +400,24 @@ def test_a_module_with_a_table_and_a_counter() -> None:
     assert module.calls.numpy() == 0
     (gradient,) = gradients(fixed, [module.weights], tf.constant(["b", "b"]))
     assert gradient[0] == 0.0 and gradient[1] > 0.0 and module.calls.numpy() == 1
+
+
+class Pair(NamedTuple):
+    """What a user's function takes and gives."""
+
+    first: Any
+    second: Any
+
+
+def test_structures_are_those_of_the_user() -> None:
+    def swapped(pair: Pair, scale: float) -> Pair:
+        return Pair([pair.second], {"rounded": tf.round(V * pair.first) * scale})
+
+    given = Pair(tf.ones([3]), tf.zeros([2]))
+    fixed = gp.fix(swapped, given, 2.0)
+    answer = fixed(given, 2.0)
+    assert type(answer) is Pair and isinstance(answer.first, list)
+    np.testing.assert_array_equal(answer.second["rounded"], swapped(given, 2.0).second["rounded"])
 
 
 def test_ragged_inputs_and_outputs() -> None:

@@ -34,7 +34,8 @@ def apart(rows: list[LayerRow], behind: Mapping[str, set[str]]) -> tuple[list[Ap
     names = {row.name: row for row in known}
     vanished, exploded = [], []
     for row in known:
-        pairs = [_compared(row, names[name]) for name in behind.get(row.name, ()) if name in names]
+        nearer = behind.get(row.name, ())
+        pairs = [_compared(row, other) for name, other in names.items() if name in nearer]
         if not pairs:
             continue
         most = min((larger for _, larger in pairs), key=_ratio)

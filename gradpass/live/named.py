@@ -1,8 +1,10 @@
-"""`gradpass probe`: arrays of a file for a target that is named on the command line."""
+"""Live targets as a command line names them: `package.module:attribute`, or a file of Keras; and data for them."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,25 +14,62 @@ import numpy as np
 
 from gradpass.errors import GradpassError, TargetError
 from gradpass.live.frameworks import has_loss, is_functional, keras_of
-from gradpass.live.probe import probe_prepared
-from gradpass.live.probing.saved import probe_saved
-from gradpass.live.target import POSITIONAL, prepare, resolve
-from gradpass.report.probe import ProbeReport
+from gradpass.live.left import said, user_line
+from gradpass.live.target import POSITIONAL
 from gradpass.report.words import quoted
 
 LABELS = ("y", "labels", "label", "targets", "y_true")
 
 
-def probe_file(target: str, data: Path, entry: str | None = None) -> ProbeReport:
-    """The report on a SavedModel folder, or on `package.module:attribute`, with the arrays of a .npz file."""
-    arrays = read_arrays(data)
-    if Path(target).exists() or ":" not in target:
-        named = set(arrays) - {f"arr_{i}" for i in range(len(arrays))}
-        return probe_saved(target, arrays if named else list(arrays.values()), entry)
-    if entry is not None:
-        raise GradpassError(f"{target} has one entry; --entry is for a SavedModel")
-    found = resolve(target)
-    return probe_prepared(prepare(found, in_order(found, arrays)))
+def attribute(text: str) -> Any:
+    """The object that `package.module:attribute` names: a target, or a function without arguments that makes one."""
+    module_name, _, name = text.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
+            raise _failed(f"importing {module_name}", problem) from problem
+        raise TargetError(
+            f"there is no module {module_name!r} here or installed; see that Python can import it"
+        ) from None
+    except Exception as problem:  # whatever the user's module raises
+        raise _failed(f"importing {module_name}", problem) from problem
+    for part in name.split("."):
+        if not hasattr(found, part):
+            has = [each for each in vars(found) if not each.startswith("_")][:12]
+            raise TargetError(f"{module_name} has no {name!r}; it has {', '.join(has) or 'nothing'}")
+        found = getattr(found, part)
+    if not inspect.isfunction(found) or inspect.signature(found).parameters:
+        return found
+    try:
+        made = found()
+    except Exception as problem:  # whatever the user's function raises
+        raise _failed(f"{text}()", problem) from problem
+    # A function without arguments that gives a number is a target itself: a loss.
+    return made if callable(made) else found
+
+
+def keras_file(path: Path) -> Any:
+    """The model in a `.keras` or `.h5` file."""
+    import keras
+
+    import gradpass.keras  # knows the class of fixed models  # noqa: F401
+
+    try:
+        return keras.models.load_model(path)
+    except Exception as problem:  # Keras raises what it likes
+        raise TargetError(
+            f"Keras cannot load {path} ({said(problem)[:200]}); give the model as package.module:attribute, where its "
+            "own classes are at hand"
+        ) from problem
+
+
+def inputs_from(path: Path | None, target: Any) -> list[Any]:
+    """The inputs in a `.npz` file, in the order in which the target takes them; none without a file."""
+    return [] if path is None else list(in_order(target, read_arrays(path)))
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -90,3 +129,9 @@ def in_order(target: Any, arrays: Mapping[str, Any]) -> Sequence[Any]:
 
 def _python(target: Any) -> Any:
     return getattr(target, "python_function", target)
+
+
+def _failed(what: str, problem: BaseException) -> TargetError:
+    line = user_line(problem)
+    where = f" ({line.file}:{line.line})" if line else ""
+    return TargetError(f"{what} failed{where}: {type(problem).__name__}: {said(problem)}")
