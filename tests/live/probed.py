@@ -124,6 +124,28 @@ def nested(x: Any) -> Any:
     return tf.reduce_sum(tf.nn.silu(inner(x)) * V)
 
 
+class Counting(tf.Module):
+    """Reads what a call in a call has assigned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable([1.0, 2.0], name="w")
+        self.scale = tf.Variable(1.0, trainable=False, name="scale")
+
+    @tf.function
+    def innermost(self) -> None:
+        self.scale.assign(5.0)
+
+    @tf.function
+    def inner(self) -> None:
+        self.innermost()
+
+    @tf.function
+    def __call__(self) -> Any:
+        self.inner()
+        return tf.reduce_sum(self.w * self.scale)
+
+
 class Branching(tf.Module):
     """A module with branches and loops in loops that read variables, and a counter; for files."""
 

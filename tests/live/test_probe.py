@@ -208,6 +208,9 @@ def test_a_loss_scale_is_that_of_fit(module: Any) -> None:
     model.compile(kind.LossScaleOptimizer(module.optimizers.SGD()), small)
     report = gp.probe(model, X, Y)
     assert report.ok
+    norms = [row.gradient.norm for row in report.variables if row.gradient]
+    assert report.layers[0].weights is not None
+    np.testing.assert_allclose(report.layers[0].weights.norm, np.hypot(*norms), rtol=1e-6)
     with tf.GradientTape() as tape:
         loss = 1e9 * small(Y, model(X))
     exact = tape.gradient(loss, plain(model.trainable_variables[0])).numpy()
@@ -363,7 +366,9 @@ def test_called_functions_are_looked_into(function: Any, line: str) -> None:
     assert (found.code, found.op) == ("GP310", "Relu")
     assert found.source is not None and found.source.line == line_of(line)
     assert not any("Call" in each for each in report.whole)
-    assert not tf.config.functions_run_eagerly()
+    for before in (True, False):
+        tf.config.run_functions_eagerly(before)
+        assert codes(gp.probe(function, X)) == ["GP310"] and tf.config.functions_run_eagerly() == before
 
 
 def test_what_has_a_custom_gradient_and_needs_autograph_is_a_whole() -> None:
@@ -392,8 +397,8 @@ def test_a_file_is_looked_into(saved: Path) -> None:
     assert found.source is not None and found.source.line == line_of("return tf.nn.relu(x @ self.w + self.b)")
 
 
-def test_what_tensorflow_forgets_of_a_file_is_told_anew(saved: Path) -> None:
-    # A loaded loop in a loop, and branches that read different variables: TensorFlow gives zeros or raises.
+def test_numbers_of_a_file_are_those_of_its_source(saved: Path) -> None:
+    # Of a loaded loop in a loop a tape gives zeros.
     x, module = np.ones((2, 3), "float32"), probed.Branching(1.0)
     with tf.GradientTape() as tape:
         loss = module.serve(x)["y"]
@@ -413,6 +418,13 @@ def test_what_tensorflow_forgets_of_a_file_is_told_anew(saved: Path) -> None:
         for name, norm in found.items():
             np.testing.assert_allclose(norm, expected[name], rtol=1e-5)
     assert module.calls.numpy() == calls
+
+
+def test_calls_that_are_laid_out_keep_their_order() -> None:
+    module = probed.Counting()
+    report = gp.probe(module.__call__.get_concrete_function())
+    (row,) = report.variables
+    assert row.gradient is not None and row.gradient.largest == 5.0 and module.scale.numpy() == 1.0
 
 
 def test_without_variables_the_inputs_are_asked() -> None:

@@ -1,8 +1,7 @@
 """A function that is traced already, with the bodies of the functions that it calls in the place of the calls.
 
-Loops and branches stay as they are, with what TensorFlow forgets in a file told anew: the shapes of the variables that
-their bodies read, without which it gives some of them no gradient. A custom gradient is bound to the graph that it was
-traced in; a function with one is called, and counts as a whole.
+Loops and branches stay as they are. A custom gradient is bound to the graph that it was traced in; a function with one
+is called, and counts as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import tensorflow as tf
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
-from gradpass.flow.facts import BRANCHES, LOOPS
 from gradpass.live.probing.trace import Forward, Place, of_outputs
 from gradpass.program.graph import ARGUMENT, CALLS, Function, Node, Value
 from gradpass.program.model import Model
@@ -57,7 +55,7 @@ def lay_out(
     """
     inner = {id(outer): tf.identity(outer) for outer in captured}
     given = [*inputs, *(inner[id(outer)] for outer in captured)]
-    flat = _Flat(function, [_spec(t) for t in given])
+    flat = _Flat(function)
     fed = {f"{name}:0": tensor for name, tensor in zip(flat.arguments, given, strict=True)}
     graph = tf.compat.v1.GraphDef.FromString(flat.graph.SerializeToString())
     library = tf.compat.v1.GraphDef(library=graph.library, versions=graph.versions)
@@ -79,39 +77,30 @@ def lay_out(
     return forward
 
 
-def _spec(tensor: Any) -> Any:
-    """Dtype and shape of the variable behind a handle; None for other tensors."""
-    # There is no public reader of what a handle leads to. The protobuf behind it is in this attribute in TensorFlow
-    # 2.18 to 2.21, where `tf.identity` and the writer of SavedModels look, too; a test fails when it moves.
-    data = getattr(tensor, "_handle_data", None) if tensor.dtype == tf.resource else None
-    return data.shape_and_type[0] if data is not None and data.is_set and data.shape_and_type else None
-
-
 class _Flat:
     """The GraphDef of a function without calls; `places` tells for its nodes where they came from."""
 
-    def __init__(self, function: Function, specs: Sequence[Any]) -> None:
+    def __init__(self, function: Function) -> None:
         self.program = function.program
         self.graph = GraphDef()
         self.graph.versions.producer = tf.version.GRAPH_DEF_VERSION
         self.places: dict[str, Place] = {}
         self.arguments = [f"gradpass_argument_{i}" for i in range(len(function.arguments))]
-        self._known: dict[tuple[str, int], Any] = {}  # a function's argument -> the variable behind it
         for name, dtype in zip(self.arguments, function.argument_dtypes, strict=True):
             node = self.graph.node.add(name=name, op="Placeholder")
             node.attr["dtype"].type = dtype
-        results = self._body(function, "", self.arguments, list(specs), [])
+        results, _ = self._body(function, "", self.arguments, [])
         self.results = [text if ":" in text else f"{text}:0" for text in results]
         self._library()
 
     def _body(
-        self, function: Function, prefix: str, given: Sequence[str], specs: Sequence[Any], waits: list[str]
-    ) -> list[str]:
-        """Adds the nodes of a function that is given these tensors; returns the references of its results."""
-        references: dict[tuple[Node, int], str] = {}
-        behind: dict[tuple[Node, int], Any] = {}
-        for node, text, spec in zip(function.arguments, given, specs, strict=True):
-            references[node, 0], behind[node, 0] = text, spec
+        self, function: Function, prefix: str, given: Sequence[str], waits: list[str]
+    ) -> tuple[list[str], list[str]]:
+        """Adds the nodes of a function that is given these tensors and waits for these nodes.
+
+        Returns the references of its results, and of what to wait for where its call was waited for.
+        """
+        references = {(node, 0): text for node, text in zip(function.arguments, given, strict=True)}
         effects: dict[Node, list[str]] = {}
 
         def reference(value: Value) -> str:
@@ -120,21 +109,15 @@ class _Flat:
 
         for node in function.order():
             data = [reference(v) for v in node.inputs]
-            hold = [behind.get((v.node, v.port)) for v in node.inputs]
             before = [w for c in node.controls if c.op != ARGUMENT for w in effects.get(c, [f"^{prefix}{c.name}"])]
             if all(v.node.op == ARGUMENT for v in node.inputs):
                 before += waits
             if node.op in CALLS:
                 callee = self.program.function(node.attr("f").func.name)
-                results = self._body(callee, f"{prefix}{node.name}/", data, hold, before)
+                results, done = self._body(callee, f"{prefix}{node.name}/", data, before)
                 references.update({(node, port): text for port, text in enumerate(results)})
-                done = [f"^{prefix}{node.name}/{name}" for name in callee.proto.control_ret.values()]
-                # A call within the callee has been laid out, too: who waits for it waits for its results.
-                effects[node] = [text for text in done if text[1:] in self.places] or before
+                effects[node] = done or before
                 continue
-            if node.op == "Identity":
-                behind[node, 0] = hold[0]
-            self._tell(node, hold)
             proto = NodeDef()
             proto.CopyFrom(node.proto)
             proto.name = f"{prefix}{node.name}"
@@ -142,20 +125,9 @@ class _Flat:
             proto.input.extend([*data, *dict.fromkeys(before)])
             self.graph.node.append(proto)
             self.places[proto.name] = (function.name, node.name)
-        return [reference(value) for value in function.results]
-
-    def _tell(self, node: Node, specs: Sequence[Any]) -> None:
-        """Notes which variables the arguments of a loop's or branch's functions are, and those of what they call."""
-        if node.op in LOOPS or node.op in BRANCHES or node.op in CALLS:
-            handed = specs[1:] if node.op in BRANCHES else specs
-            for name in _functions_of(node):
-                callee = self.program.function(name)
-                fresh = [i for i, spec in enumerate(handed) if spec is not None and (name, i) not in self._known]
-                self._known.update({(name, i): handed[i] for i in fresh})
-                if fresh:
-                    inner = {a: handed[i] for i, a in enumerate(callee.arguments)}
-                    for each in callee.nodes:
-                        self._tell(each, [inner.get(v.node) for v in each.inputs])
+        last = [function.by_name[name] for name in function.proto.control_ret.values()]
+        done = [text for node in last for text in effects.get(node, [f"^{prefix}{node.name}"])]
+        return [reference(value) for value in function.results], done
 
     def _library(self) -> None:
         """Adds the functions of loops and branches, under names that nobody else in this process has."""
@@ -172,12 +144,6 @@ class _Flat:
             function = self.graph.library.function.add()
             function.CopyFrom(self.program.function(name).proto)
             function.signature.name = names[name]
-            for i, argument in enumerate(function.signature.input_arg):
-                if (name, i) in self._known:
-                    del argument.handle_data[:]
-                    told = argument.handle_data.add()
-                    told.dtype = self._known[name, i].dtype
-                    told.shape.ParseFromString(self._known[name, i].shape.SerializeToString())
             _rename(function.node_def, names)
         _rename(self.graph.node, names)
 
