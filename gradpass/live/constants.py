@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gradpass.live.frameworks import is_variable, plain
-from gradpass.program.model import Copy, Model
+from gradpass.live.frameworks import is_variable, name_of, plain
+from gradpass.program.model import UNNAMED, Copy, Model
 from gradpass.program.trace import handle_of
 from gradpass.report.sources import whose
 
@@ -41,6 +41,15 @@ def own_names(target: Any) -> dict[int, str]:
         if name and (is_variable(value) or tf.is_tensor(value)):
             found.setdefault(handle_of(plain(value)), name)
     return found
+
+
+def called(variable: Any, written: Mapping[int, str]) -> str:
+    """The name that the user gave a variable, or else how it is written (`own_names`); of a tensor only that."""
+    how = written.get(handle_of(plain(variable)))
+    if not is_variable(variable):
+        return how or f"tensor of shape {tuple(variable.shape)}"
+    name = name_of(variable)
+    return how if how and UNNAMED.match(name) else name
 
 
 def read_constants(

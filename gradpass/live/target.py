@@ -13,10 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from gradpass.errors import GradpassError
-from gradpass.live.constants import own_names
-from gradpass.live.frameworks import floatx, has_loss, is_functional, is_variable, keras_of, name_of, plain, unique
-from gradpass.program.model import UNNAMED
-from gradpass.program.trace import handle_of
+from gradpass.live.constants import called, own_names
+from gradpass.live.frameworks import floatx, has_loss, is_functional, is_variable, keras_of, plain, unique
 
 _CALLED = (tf.types.experimental.PolymorphicFunction, tf.types.experimental.ConcreteFunction)
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -93,12 +91,8 @@ class Prepared:
         return own_names(self.owner)
 
     def name(self, variable: Any) -> str:
-        """The name that the user gave a variable, or else how it is written; of a tensor only that."""
-        written = self._written.get(handle_of(plain(variable)))
-        if not is_variable(variable):
-            return written or f"tensor of shape {tuple(variable.shape)}"
-        name = name_of(variable)
-        return written if written and UNNAMED.match(name) else name
+        """What the user calls a variable."""
+        return called(variable, self._written)
 
     @property
     def lists(self) -> bool:

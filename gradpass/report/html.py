@@ -25,6 +25,7 @@ from gradpass.report.repair import FixReport, parts
 from gradpass.report.text import location, summary_line
 from gradpass.report.words import count, plural, visible, whom
 
+PAGE, BODY = "page.html", "report.html"
 LETTER = 7.3  # the width of a letter of the drawing's font, at its 12 pixels, on the widest of common systems
 LETTERS = 27  # of a box's label
 PADDING = 10.0
@@ -78,12 +79,12 @@ def render_html(told: Report | FixReport | ProbeReport) -> str:
         from gradpass.report.probehtml import render_probe_page
 
         return render_probe_page(told)
-    return _rendered("page.html", told)
+    return _rendered(PAGE, told)
 
 
 def fragment(told: Report | FixReport) -> str:
     """The same without the page around it, as a notebook shows it."""
-    return _rendered("report.html", told)
+    return _rendered(BODY, told)
 
 
 def _rendered(template: str, told: Report | FixReport) -> str:
@@ -98,8 +99,11 @@ def _rendered(template: str, told: Report | FixReport) -> str:
     rendered: str = (
         environment()
         .get_template(template)
-        .render(report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN, **_repair(told))
-    )
+        .render(
+            report=report, findings=findings, summary=summary, prefix=prefix, most=DRAWN, command="gradpass",
+            body=BODY, **_repair(told),
+        )
+    )  # fmt: skip
     return rendered
 
 

@@ -6,10 +6,11 @@ import zlib
 from typing import NamedTuple
 
 from gradpass.report.codes import find
-from gradpass.report.html import LETTER, environment, fitting
+from gradpass.report.html import LETTER, PAGE, environment, fitting
 from gradpass.report.probe import ProbeReport
 from gradpass.report.probetext import Bar, bars, share, summary, wrong
 
+BODY = "probe.html"
 STEP, WIDEST = 20.0, 360.0  # pixels from bar to bar, and of the longest one
 FIGURES = 130.0  # pixels for the numbers behind a bar
 
@@ -27,12 +28,12 @@ class Drawn(NamedTuple):
 
 def render_probe_page(report: ProbeReport) -> str:
     """The whole page."""
-    return _rendered("probe_page.html", report)
+    return _rendered(PAGE, report)
 
 
 def fragment(report: ProbeReport) -> str:
     """The same without the page around it, as a notebook shows it."""
-    return _rendered("probe.html", report)
+    return _rendered(BODY, report)
 
 
 def _rendered(template: str, report: ProbeReport) -> str:
@@ -42,6 +43,8 @@ def _rendered(template: str, report: ProbeReport) -> str:
     made.filters.update(share=share, wrong=wrong)
     rendered: str = made.get_template(template).render(
         report=report,
+        command="gradpass probe",
+        body=BODY,
         bars=drawn,
         left=left,
         width=left + WIDEST + FIGURES,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gradpass.live.frameworks import is_variable, name_of, plain, unique
+from gradpass.live.constants import called
+from gradpass.live.frameworks import unique
 from gradpass.program.graph import Node
-from gradpass.program.model import UNNAMED
-from gradpass.program.trace import handle_of
 from gradpass.report.codes import find
 from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Source
 from gradpass.report.words import whom
@@ -63,8 +62,5 @@ class Findings:
         return unique(self.name(each) for each in variables)
 
     def name(self, variable: Any) -> str:
-        written = self._written.get(handle_of(plain(variable)))
-        if not is_variable(variable):
-            return written or f"tensor of shape {tuple(variable.shape)}"
-        name = name_of(variable)
-        return written if written and UNNAMED.match(name) else name
+        """What the user calls a variable."""
+        return called(variable, self._written)
