@@ -8,99 +8,37 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
-import importlib
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gradpass import __version__
-from gradpass.errors import GradpassBug, GradpassError, OutputError
+from gradpass.errors import GradpassBug, GradpassError
+from gradpass.options import (
+    FORMATS,
+    Commands,
+    data_option,
+    entry_option,
+    format_option,
+    later,
+    mode_option,
+    target_argument,
+    tensorflow_option,
+)
+from gradpass.report.output import emit
+from gradpass.targets import is_live, subject_of
 
 if TYPE_CHECKING:
-    from gradpass.report.diagnostics import Report
-    from gradpass.report.probe import ProbeReport
     from gradpass.report.repair import FixReport
 
 FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing to a stream may end with
-
-NOT_YET = "is not part of this version of gradpass"
-LATER_COMMANDS = ("prune", "bench")
-FORMATS = ("text", "concise", "json", "sarif", "github", "markdown", "html", "model-explorer")
-
-Command = Callable[..., Any]
-
-
-class Commands(click.Group):
-    """The commands; those of a later version are refused by name, so that nobody looks for a typing mistake."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, after a look at what is still to come."""
-        if args and args[0] in LATER_COMMANDS:
-            raise GradpassError(f"`gradpass {args[0]}` {NOT_YET}; `gradpass --help` lists what is")
-        return super().resolve_command(ctx, args)
-
-
-def later(*flags: str, **attributes: Any) -> Callable[[Command], Command]:
-    """An option of a later version: not shown, and refused by name when given."""
-
-    def refuse(ctx: click.Context, option: click.Parameter, value: Any) -> None:
-        if value:
-            raise GradpassError(f"{option.opts[0]} {NOT_YET}; leave it out")
-
-    return click.option(*flags, callback=refuse, expose_value=False, hidden=True, **attributes)
-
-
-def format_option(*formats: str) -> Callable[[Command], Command]:
-    """`--format`: those that a command has; the others are known by name."""
-
-    def known(ctx: click.Context, _: click.Parameter, value: str) -> str:
-        if value not in formats:
-            *first, last = formats
-            choice = f"{', '.join(first)} or {last}"
-            raise GradpassError(f"--format {value} is for `gradpass check`; `gradpass {ctx.info_name}` has {choice}")
-        return value
-
-    return click.option(
-        "--format",
-        "style",
-        type=click.Choice(FORMATS),
-        default="text",
-        callback=known,
-        metavar="F",
-        help=f"{', '.join(formats)}.",
-    )
-
-
-target_argument = click.argument("target")
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="FILE.npz",
-    help="Inputs for a live target: arrays by name or in order, labels last.",
-)
-entry_option = click.option(
-    "--entry", metavar="NAME|all", help="The signature to follow (default: serving_default, or the only one)."
-)
-tensorflow_option = click.option(
-    "--tensorflow", metavar="VERSION", help="Whose gradients: 2.18 to 2.21 (default: the one that wrote the model)."
-)
-mode_option = click.option(
-    "--mode",
-    type=click.Choice(["straight-through", "soft"]),
-    default="straight-through",
-    show_default=True,
-    help="Keep every output bit for bit, or let the values become soft too.",
-)
 
 
 @click.group(
@@ -179,11 +117,11 @@ def check(
         "order": int(order or said.order or 1),
         "tensorflow": tensorflow or said.tensorflow,
     }
-    live = _is_live(target)
+    live = is_live(target)
     if live:
         asked["entry"] = entry  # what the settings say is of models on disk
     with collector_paused(), progress(f"reading {target}"), quiet_tensorflow() if live else nullcontext():
-        subject, inputs = _subject(target, data)
+        subject, inputs = subject_of(target, data)
         report = verdict(subject, *inputs, **asked)
         report = report.filtered(selected, ignored)
     if said.per_node_ignores or baseline or write_baseline:
@@ -197,7 +135,7 @@ def check(
             return 0
         if baseline:
             report = suppress.known(report, baseline)
-    _emit(report, style, output)
+    emit(report, style, output)
     return report.exit_status
 
 
@@ -258,14 +196,14 @@ def fix(
 
     options |= {"rules": dict(_pair(text) for text in rules), "cross_check": not no_crosscheck}
     with progress(f"reading {target}") as say, quiet_tensorflow():
-        subject, inputs = _subject(target, data)
+        subject, inputs = subject_of(target, data)
         if isinstance(subject, Path):
             from gradpass.api import fix_file
 
             report = fix_file(subject, output, progress=say, **options)
         else:
             report = _fix_live(target, subject, inputs, output, progress=say, **options)
-    _emit(report, style, None)
+    emit(report, style, None)
     return report.exit_status
 
 
@@ -355,12 +293,12 @@ def probe(target: str, data: Path, entry: str | None, style: str, output: Path |
     from gradpass.report.terminal import progress, quiet_tensorflow
 
     with progress(f"probing {target}"), quiet_tensorflow():
-        if _is_live(target):
+        if is_live(target):
             from gradpass.live.probe import probe as probed
 
             if entry is not None:
                 raise GradpassError(f"{target} has one entry; --entry is for a SavedModel")
-            subject, inputs = _subject(target, data)
+            subject, inputs = subject_of(target, data)
             report = probed(subject, *inputs)
         else:
             from gradpass.live.named import read_arrays
@@ -369,7 +307,7 @@ def probe(target: str, data: Path, entry: str | None, style: str, output: Path |
             arrays = read_arrays(data)
             unnamed = all(name.startswith("arr_") for name in arrays)  # numpy's names for what was given none
             report = probe_saved(target, list(arrays.values()) if unnamed else arrays, entry)
-    _emit(report, style, output)
+    emit(report, style, output)
     return report.exit_status
 
 
@@ -417,73 +355,11 @@ def demo(folder: Path | None) -> int:
         return run(folder, sys.stdout)
 
 
-def _is_live(text: str) -> bool:
-    """Whether a TARGET is no graph on disk: package.module:attribute, or a file of Keras. What exists is a path."""
-    path = Path(text)
-    if path.exists():
-        return path.suffix in (".keras", ".h5") and path.is_file()
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
-
-
-def _subject(text: str, data: Path | None) -> tuple[Any, list[Any]]:
-    """What a TARGET means, a path or an object, and the inputs in FILE.npz."""
-    path = Path(text)
-    if not _is_live(text):
-        if data is not None:
-            raise GradpassError(f"{text} is read, not run: --data is for a model of Keras or package.module:attribute")
-        return path, []
-    from gradpass.live import named
-
-    # What the user's module prints is not part of the report.
-    with redirect_stdout(sys.stderr):
-        subject = named.keras_file(path) if path.exists() else named.attribute(text)
-    return subject, named.inputs_from(data, subject)
-
-
 def _pair(text: str) -> tuple[str, str]:
     op, equals, rule = text.partition("=")
     if not (op and equals and rule):
         raise GradpassError(f"--rule takes OP=RULE, not {text!r}; `gradpass rules` lists the rules")
     return op, rule
-
-
-def _emit(report: Report | FixReport | ProbeReport, style: str, output: Path | None) -> None:
-    """Prints a report, or writes it to a file."""
-    if output is not None:
-        _write(_rendered(report, style), output)
-    elif style in ("text", "concise"):
-        from gradpass.report import text
-
-        if style == "text":
-            text.show(report.render, sys.stdout)
-        else:
-            text.write(_rendered(report, style), sys.stdout)
-    else:
-        # For programs: the same bytes whatever the terminal, as the HTML says of itself that it is UTF-8.
-        click.echo(_rendered(report, style).encode(), nl=False)
-
-
-def _rendered(report: Report | FixReport | ProbeReport, style: str) -> str:
-    """A report in a format; `report/` has a module for each, and a report is its own text."""
-    if style == "text":
-        return str(report)
-    name = style.replace("-", "_")
-    rendered: str = getattr(importlib.import_module(f"gradpass.report.{name}"), f"render_{name}")(report)
-    return rendered
-
-
-def _write(text: str, output: Path) -> None:
-    """Writes a text to a file, whole or not at all."""
-    plain = output.is_file() or not output.exists()
-    stage = output.with_name(f".{output.name}.{os.getpid()}") if plain else output  # a pipe or a device is not replaced
-    try:
-        stage.write_text(text, "utf-8")
-        stage.replace(output)
-    except OSError as problem:
-        if plain:
-            with suppress(OSError):
-                stage.unlink()
-        raise OutputError(f"{output} cannot be written ({problem.strerror}); choose another place with -o") from problem
 
 
 def _explained(what: str, words: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from gradpass import __version__, cli
+from gradpass import __version__, cli, options
 from gradpass.crosscheck import Check
 from gradpass.demo import make
 from gradpass.report.codes import all_codes
@@ -164,7 +164,7 @@ def test_explains_kernels_and_choices() -> None:
     assert "cauchy" not in Ran("explain", "kernels", "fast_sigmoid").out
 
 
-@pytest.mark.parametrize("name", cli.LATER_COMMANDS)
+@pytest.mark.parametrize("name", options.LATER_COMMANDS)
 def test_commands_to_come_are_refused_by_name(name: str) -> None:
     assert error(name, "x").startswith(f"`gradpass {name}` is not part of this version")
 
@@ -181,7 +181,7 @@ def test_options_to_come_are_refused_by_name(words: list[str]) -> None:
     assert f"{words[2]}" in error(*words) and "is not part of this version" in error(*words)
 
 
-@pytest.mark.parametrize("name", cli.FORMATS)
+@pytest.mark.parametrize("name", options.FORMATS)
 def test_every_format_is_written(name: str, models: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     assert Ran("check", models / "severed", "--format", name, "-o", out).status == 1
@@ -329,7 +329,7 @@ def process(*words: object, **environment: str) -> subprocess.CompletedProcess[s
         ["check", "{severed}"],
         ["check", "{severed}", "--format", "json"],
         ["check", "{severed}", "--format", "concise", "--entry", "all", "--wrt", "both"],
-        *(["check", "{severed}", "--format", name] for name in cli.FORMATS[3:]),
+        *(["check", "{severed}", "--format", name] for name in options.FORMATS[3:]),
         ["check", "{frozen}"],
         ["check", "nowhere"],
         ["fix", "nowhere"],
@@ -358,7 +358,7 @@ def test_what_needs_no_tensorflow_does_not_import_it(words: list[str], models: P
     assert done.returncode == expected, done.stderr
 
 
-@pytest.mark.parametrize("name", cli.FORMATS)
+@pytest.mark.parametrize("name", options.FORMATS)
 def test_any_encoding_and_any_name_will_do(name: str, models: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"a b\x1b[31m\xff")
     shutil.copytree(models / "severed", folder)
