@@ -115,7 +115,7 @@ def test_a_path_that_exists_comes_first(here: str, capfd: pytest.CaptureFixture[
         (["MODULE:number"], "not int"),
         (["MODULE:broken"], r"users_\w+\.py:\d+\): RuntimeError: no such luck"),
         (["MODULE:of_data"], "takes x, y; give inputs"),
-        (["MODULE:of_data", "--data", "none.npz"], "no .npz file"),
+        (["MODULE:of_data", "--data", "none.npz"], "none.npz cannot be read"),
         (["MODULE:loss", "--entry", "serve"], "a live target has one entry"),
         (["folder", "--data", "data.npz"], "is read, not run"),
         (["not.keras"], "does not exist"),
