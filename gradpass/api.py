@@ -37,7 +37,9 @@ def check(
     serving_default or the only one. Live it is a Keras model or layer, a tf.Module, a tf.function or a callable, with
     the `inputs` to trace it with (arrays, tensors or tf.TensorSpecs); `loss` is loss(outputs), or loss(labels, outputs)
     with the labels as the last input, and a compiled Keras model has its own. Without a loss it is the sum of the float
-    outputs. `variables` are those to ask about, by default all that the object trains, or that the function reads.
+    outputs. `variables` are those to ask about, by default all that the object trains, or that the function reads. A
+    tf.function is judged as a call, which TensorFlow differentiates as a whole; anything else as a part of a training
+    step that holds the tape, as `fit` runs it.
 
     With `order` 2 the gradient of the gradients of all targets is meant. `tensorflow` ("2.19") is the version whose
     gradients are meant, by default the one that wrote the model, or the newest known one. Raises GradpassError where

@@ -12,8 +12,8 @@ from gradpass.errors import GradpassError, TargetError
 from gradpass.flow import edges
 from gradpass.flow.analysis import analyse
 from gradpass.flow.verdict import State, Structure
-from gradpass.live.constants import copies, names_read
-from gradpass.live.frameworks import plain
+from gradpass.live.constants import copies, names_read, reachable
+from gradpass.live.frameworks import is_variable, plain, unique
 from gradpass.live.left import Left, left_graph, said, user_line
 from gradpass.live.target import Listed, Prepared, prepare
 from gradpass.program.model import Live, Model
@@ -91,7 +91,7 @@ def _untraceable(prepared: Prepared, error: BaseException) -> GradpassError:
 def _of_left(prepared: Prepared, left: Left) -> Report:
     """The report on a target that TensorFlow cannot trace: one finding, and what an eager tape gives each variable."""
     code = find("GP510")
-    listed = [each for each in prepared.listed if each.trainable]
+    listed = [each for each in (prepared.listed if prepared.lists else _in_reach(prepared)) if each.trainable]
     states = _run(prepared, listed)
     targets = [_target(each, state) for each, state in zip(listed, states, strict=True)]
     starved = [t for t in targets if t.starved]
@@ -116,6 +116,16 @@ def _of_left(prepared: Prepared, left: Left) -> Report:
         diagnostic.notes.append("with arrays in place of a tf.TensorSpec it would be run, to see whom it starves")
     entry = Entry(LIVE, [], targets)
     return Report(prepared.label, [entry], [diagnostic], __version__, edges.table_for(tf.version.VERSION).version)
+
+
+def _in_reach(prepared: Prepared) -> list[Listed]:
+    """The variables that a function could read: nobody lists them, and no trace tells which it does."""
+    found = {handle_of(plain(v)): v for _, v in reachable(prepared.owner) if is_variable(v)}
+    names = unique(prepared.name(variable) for variable in found.values())
+    return [
+        Listed(name, plain(variable), bool(variable.trainable))
+        for name, variable in zip(names, found.values(), strict=True)
+    ]
 
 
 def _target(listed: Listed, state: State) -> Target:

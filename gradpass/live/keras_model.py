@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,12 @@ def fixed_model(original: Any, done: Repaired, options: Mapping[str, Any]) -> An
     """The repaired model; compiled like the original, with its optimizer, and with its loss repaired."""
     model = class_for(keras_of(original))(original, done=done, options=dict(options))
     if has_loss(original):
-        model.compile(optimizer=original.optimizer, loss=_compiled(original.loss, done))
+        # Keras's public `get_compile_config` is for files: it would have to make losses and metrics of users anew from
+        # their names. What was given to `compile` is kept here in Keras 3 to 3.15 and in tf_keras 2.18 to 2.21; a test
+        # fails when it moves.
+        given = dict(original._compile_config.config)
+        given |= {"optimizer": original.optimizer, "loss": _compiled(original.loss, done)}
+        model.compile(**given)
     return model
 
 
@@ -54,6 +61,29 @@ def class_for(keras: Any) -> Any:
             # In a plain object, where Keras does not look for variables.
             self._gradpass = _Held(repaired(original, (), **options) if done is None else done, options)
             self.built = True
+
+        def __reduce__(self) -> Any:
+            with self._one_optimizer():
+                return super().__reduce__()
+
+        @contextmanager
+        def _one_optimizer(self) -> Iterator[None]:
+            """Keras writes the state of an optimizer once, where it meets it first, and reads it at this model."""
+            optimizer, self.original.optimizer = getattr(self.original, "optimizer", None), None
+            try:
+                yield
+            finally:
+                self.original.optimizer = optimizer
+
+        def train_step(self, *data: Any) -> Any:
+            """Keras's own step; one that the original wrote itself is not this model's."""
+            _refuse_own(self.original, keras, ("train_step", "compute_loss"))
+            return super().train_step(*data)
+
+        def test_step(self, *data: Any) -> Any:
+            """Keras's own step; one that the original wrote itself is not this model's."""
+            _refuse_own(self.original, keras, ("test_step", "compute_loss"))
+            return super().test_step(*data)
 
         def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
             """What the original gives for these inputs."""
@@ -111,12 +141,8 @@ def class_for(keras: Any) -> Any:
         def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
             """A `.keras` file, or a SavedModel under any other path."""
             if Path(filepath).suffix in (".keras", ".h5"):
-                # Keras writes the state of an optimizer once, where it meets it first, and reads it at this model.
-                optimizer, self.original.optimizer = getattr(self.original, "optimizer", None), None
-                try:
+                with self._one_optimizer():
                     super().save(filepath, overwrite=overwrite, **kwargs)
-                finally:
-                    self.original.optimizer = optimizer
             else:
                 save(self._gradpass.done, Path(filepath), force=overwrite)
 
@@ -149,7 +175,26 @@ def class_for(keras: Any) -> Any:
             original = keras.saving.deserialize_keras_object(config["original"], custom_objects=custom_objects)
             return cls(original, options=config["options"], name=config["name"])
 
+    # Where pickle looks for it.
+    FixedModel.__qualname__ = FixedModel.__name__ = f"{NAME}_{keras.__name__}"
     return keras.saving.register_keras_serializable(PACKAGE, NAME)(FixedModel)
+
+
+def __getattr__(name: str) -> Any:
+    """The classes, by their names."""
+    if name.startswith(f"{NAME}_"):
+        return class_for(importlib.import_module(name.removeprefix(f"{NAME}_")))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _refuse_own(original: Any, keras: Any, methods: tuple[str, ...]) -> None:
+    """Refuses to train by Keras's step what is trained by another."""
+    own = [name for name in methods if getattr(type(original), name, None) is not getattr(keras.Model, name, None)]
+    if own:
+        raise GradpassError(
+            f"{original.name} has a {own[0]} of its own, which a fixed model does not run; call the fixed model in a "
+            "training loop, or in that method in the place of `self(x)`"
+        )
 
 
 class _Held:

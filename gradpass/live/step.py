@@ -108,7 +108,9 @@ class _Step:
             return True
         if left is not None:
             outcome = "the rest of the step cannot be traced" if asked else "no gradient passes it"
-            self.findings.add("GP510", source=left.source, what=quoted(left.what), outcome=outcome)
+            read = [] if asked else [variable for variable in self.concrete.variables if variable.trainable]
+            names = self.findings.untrained(read) if read else []
+            self.findings.add("GP510", names, left.source, what=quoted(left.what), outcome=outcome)
             self.findings.found[-1].severity = "note" if asked else "error"
             self.findings.found[-1].notes.append(f"TensorFlow says: {said(error)}")
             return True

@@ -221,6 +221,15 @@ def test_numpy_in_a_helper_is_shown_at_its_line() -> None:
     assert "`np.sum()`" in d.message and d.starves == ["V"] and states(report) == {"V": "none"}
 
 
+def test_a_function_that_leaves_the_graph_is_asked_about_what_it_can_reach() -> None:
+    def loss(x: Any) -> Any:
+        return tf.constant(np.sum(V.numpy())) + S(other * x)
+
+    other = tf.Variable(1.0, name="other")
+    report = gp.check(loss, tf.ones([3]))
+    assert states(report) == {"V": "none", "other": "flows"} and report.diagnostics[0].starves == ["V"]
+
+
 def test_predict_under_the_tape() -> None:
     model = dense(keras)
     report = gp.check(lambda x: S(model.predict(x, verbose=0)), np.float32(X), variables=model.trainable_variables)

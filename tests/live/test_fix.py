@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import warnings
@@ -244,6 +245,52 @@ def test_a_loss_object_keeps_its_reduction(module: Any) -> None:
     assert one == other
     losses = fixed.fit(X, Y, sample_weight=weights, epochs=5, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
+
+
+@both
+def test_it_is_compiled_as_the_original_is(module: Any) -> None:
+    x = module.Input((3,))
+    rounded = LAYERS[module.__name__]()(module.layers.Dense(3)(x))
+    outputs = {"p": module.layers.Dense(1, name="p")(rounded), "q": module.layers.Dense(2, name="q")(x)}
+    model = module.Model(x, outputs)
+    model.compile(
+        "sgd", {"p": "mse", "q": "mse"}, loss_weights={"p": 1.0, "q": 5.0}, metrics={"q": ["mae"]}, run_eagerly=True
+    )
+    labels = {"p": Y[:, :1], "q": Y}
+    fixed = gp.fix(model, X, labels)
+    assert fixed.run_eagerly is True
+    one, other = (m.evaluate(X, labels, verbose=0, return_dict=True) for m in (model, fixed))
+    assert one == other and any("mae" in name for name in one)
+    model.compile("sgd", {"p": "mse", "q": "mse"}, jit_compile=True, steps_per_execution=4)
+    again = gp.fix(model, X, labels)
+    assert again.jit_compile is True
+    assert any("mae" in name for name in fixed.fit(X, labels, validation_data=(X, labels), verbose=0).history)
+
+
+@both
+def test_a_training_step_of_ones_own_is_not_left_out_silently(module: Any) -> None:
+    class Own(module.Model):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            raise AssertionError("not the original's, with the original's call")
+
+    x = module.Input((3,))
+    model = Own(x, module.layers.Dense(2)(LAYERS[module.__name__]()(module.layers.Dense(3)(x))))
+    model.compile("sgd", "mse")
+    fixed = gp.fix(model, X, Y)
+    assert fixed.evaluate(X, Y, verbose=0) == model.evaluate(X, Y, verbose=0)
+    with pytest.raises(gp.GradpassError, match="has a train_step of its own"):
+        fixed.fit(X, Y, verbose=0)
+
+
+@both
+def test_it_can_be_pickled(module: Any) -> None:
+    model = rounding(module)
+    model.compile("adam", "mse")
+    fixed = gp.fix(model, X, Y)
+    fixed.fit(X, Y, verbose=0)
+    again = pickle.loads(pickle.dumps(fixed))
+    np.testing.assert_array_equal(again.predict(X, verbose=0), fixed.predict(X, verbose=0))
+    assert again.plan == fixed.plan and int(again.optimizer.iterations.numpy()) == 1
 
 
 def test_a_loss_that_is_given() -> None:

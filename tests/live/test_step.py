@@ -483,6 +483,7 @@ def test_numpy_on_the_way_to_the_loss() -> None:
     report = gp.check_step(step, X, Y)
     assert codes(report) == ["GP510"] and not report.ok
     assert line(report) == "value = tf.constant(np.mean((y - model(x)) ** 2))"
+    assert [t.state for t in report.targets] == ["none"] * 4 and len(report.diagnostics[0].starves) == 4
 
 
 def test_predict_under_the_tape() -> None:

@@ -12,8 +12,8 @@ from gradpass.live.stepping.findings import Findings
 from gradpass.live.stepping.place import Place
 from gradpass.live.stepping.tapes import Asked
 from gradpass.program.graph import Value
-from gradpass.program.trace import LIVE, handle_of
-from gradpass.report.diagnostics import Entry, Source, Target
+from gradpass.program.trace import handle_of
+from gradpass.report.diagnostics import Source
 from gradpass.report.words import quoted, whom
 
 
@@ -109,12 +109,7 @@ class Applied:
                 forgotten.update((k, v) for k, v in mine.items() if k not in known and k in read)
         if not forgotten:
             return
-        names = self.findings.named(list(forgotten.values()))
-        targets = [
-            Target(n, n, "variable", plain(v).dtype.name, tuple(v.shape), _size(v), "none", "none")
-            for n, v in zip(names, forgotten.values(), strict=True)
-        ]
-        self.findings.entries.append(Entry(LIVE, [], targets))
+        names = self.findings.untrained(list(forgotten.values()))
         line = next(iter(lines.values()), None)
         self.findings.add("GP502", names, line, entry=quoted(self.findings.label))
 
@@ -127,7 +122,3 @@ def _ordered(names: dict[int, str], keys: Iterable[int]) -> list[str]:
     """The names of some variables, in the order in which they were asked for."""
     wanted = set(keys)
     return [name for key, name in names.items() if key in wanted]
-
-
-def _size(variable: Any) -> int:
-    return int(plain(variable).shape.num_elements() or 0)

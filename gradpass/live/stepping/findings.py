@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from gradpass.live.constants import called
-from gradpass.live.frameworks import unique
+from gradpass.live.frameworks import plain, unique
 from gradpass.program.graph import Node
+from gradpass.program.trace import LIVE
 from gradpass.report.codes import find
-from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Source
+from gradpass.report.diagnostics import Diagnostic, Entry, Fix, Source, Target
 from gradpass.report.words import whom
 
 
@@ -58,9 +59,28 @@ class Findings:
             )
         )
 
+    def untrained(self, variables: list[Any]) -> list[str]:
+        """Adds variables as targets for which no gradient is computed; gives their names."""
+        names = self.named(variables)
+        targets = [
+            Target(name, name, "variable", plain(v).dtype.base_dtype.name, _shape(v), _size(v), "none", "none")
+            for name, v in zip(names, variables, strict=True)
+        ]
+        self.entries.append(Entry(LIVE, [], targets))
+        return names
+
     def named(self, variables: list[Any]) -> list[str]:
         return unique(self.name(each) for each in variables)
 
     def name(self, variable: Any) -> str:
         """What the user calls a variable."""
         return called(variable, self._written)
+
+
+def _shape(variable: Any) -> tuple[int | None, ...] | None:
+    shape = plain(variable).shape
+    return None if shape.rank is None else tuple(shape.as_list())
+
+
+def _size(variable: Any) -> int:
+    return int(plain(variable).shape.num_elements() or 0)
