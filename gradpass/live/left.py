@@ -21,7 +21,8 @@ ASKED = re.compile(
     r"Tensor' object has no attribute '(numpy|item|tolist|__\w+__)'|"
     r"(symbolic|graph) (`?tf\.)?Tensor|"
     r"Tensor.* (to a|as a Python) |"
-    r"must be a string or a real number, not '\w*Tensor'|"
+    r"must be (a string or a )?real number, not '?\w*Tensor|"
+    r"format string passed to \w*Tensor|"
     r"'\w*Tensor' object cannot be interpreted"
 )
 PREDICTS = ("predict", "predict_on_batch")
@@ -113,6 +114,8 @@ def _what(error: BaseException, source: Source | None, predicts: bool) -> str:
             return f"{name}()"
     if re.match(r"(if|while|elif|assert)\b", text):
         return text.split()[0]
+    if "format string" in str(error):
+        return "a format string"
     return "a for loop" if re.match(r"for\b", text) or "Iterating" in str(error) else "a line of Python"
 
 

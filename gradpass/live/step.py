@@ -16,11 +16,11 @@ from gradpass.flow import edges
 from gradpass.live.constants import own_names, reachable
 from gradpass.live.frameworks import keras_of
 from gradpass.live.left import Left, left_graph, said, user_line
-from gradpass.live.stepping.applied import Applied
+from gradpass.live.stepping.applied import Applied, Computed
 from gradpass.live.stepping.asked import Gradients
 from gradpass.live.stepping.findings import Findings
 from gradpass.live.stepping.place import Place
-from gradpass.live.stepping.tapes import Record, watching
+from gradpass.live.stepping.tapes import Asked, Record, watching
 from gradpass.live.target import as_tensors, label_of
 from gradpass.program.trace import of_function
 from gradpass.report.diagnostics import Report
@@ -88,12 +88,17 @@ class _Step:
         if error is not None and not self._told(error, left, bool(asked)):
             raise self._untraceable(error) from error
         numbers = {id(each): f"loss_{i}" if i else "loss" for i, each in enumerate(asked)}
-        for graph in {id(each.mark.graph): each.mark.graph for each in asked}.values():
+        computed: list[Computed] = []
+        for graph in _graphs(asked, self.concrete.graph):
             here = [each for each in asked if each.mark.graph is graph]
             place = Place(self.concrete, self.model, graph, here)
             for each in here:
                 Gradients(findings, place).look(each, numbers[id(each)])
-            Applied(findings, place, self.models, error is not None).look(here)
+            if error is None:  # what was to come after it is not known
+                applied = Applied(findings, place, self.models)
+                computed.append(applied.look(here, Computed.into(place.function, computed)))
+                if graph is self.concrete.graph:
+                    applied.forgotten(computed)
         if not asked and error is None:
             findings.add("GP516", entry=quoted(self.label))
         table = edges.table_for(tf.version.VERSION).version
@@ -137,3 +142,14 @@ def _models(step: Any, inputs: tuple[Any, ...]) -> list[Any]:
         if isinstance(item, tf.Module) or keras_of(item) is not None
     }
     return list(found.values())
+
+
+def _graphs(asked: list[Asked], whole: Any) -> list[Any]:
+    """The graphs in which gradients are asked and those that run them up to the `whole`, the innermost first."""
+    depths: dict[int, tuple[int, Any]] = {}
+    for each in asked:
+        chain = [each.mark.graph]
+        while chain[-1] is not whole and getattr(chain[-1], "outer_graph", None) is not None:
+            chain.append(chain[-1].outer_graph)
+        depths.update((id(graph), (len(chain) - i, graph)) for i, graph in enumerate(chain))
+    return [graph for _, graph in sorted(depths.values(), key=lambda item: -item[0])]

@@ -26,10 +26,11 @@ class Place:
         self.variables = {handle_of(variable): variable for variable in concrete.variables}
         self._model = model
         (entry,) = model.entries.values()
-        marks = {each.mark.name for each in asked}
+        marks = {each.mark.name for each in asked} or {op.name for op in graph.get_operations() if op.inputs}
         held = map(model.program.function, model.program.functions)
         inner = next((f for f in held if marks and marks <= f.by_name.keys()), entry.function)
         self.function: Function = entry.function if graph is concrete.graph else inner
+        self._entry_name = str(entry.function.name)
         self.captures = captures_of(model, self.function)
         owners = {value: key for key, values in self.captures.items() for value in values}
         self.made = {op.name: i for i, op in enumerate(graph.get_operations())}
@@ -38,6 +39,17 @@ class Place:
     def line(self, node: str) -> Source | None:
         """The user's line that made a node."""
         return source_of(self._model.debug_info, self.function.name, node)
+
+    @property
+    def calls(self) -> list[Node]:
+        """The nodes that call this function, with its results as their outputs; none where it is a branch or a loop."""
+        held = map(self._model.program.function, (self._entry_name, *self._model.program.functions))
+        return [n for f in held for n in f.nodes if n.callee == self.function.name]
+
+    def is_scalar(self, value: Value) -> bool:
+        """Whether a value is one number."""
+        tensor = self.graph.get_operation_by_name(value.node.name).outputs[value.port]
+        return bool(tensor.shape.rank == 0)
 
     def is_here(self, tensor: Any) -> bool:
         """Whether a tensor is of this graph."""

@@ -55,6 +55,8 @@ class Record:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.tapes: dict[int, tuple[Any, Tape]] = {}
+        self.marks = 0
+        self.copies: dict[int, tuple[Any, Any]] = {}  # of the functions that the step calls, traced for this record
         self.error: Exception | None = None
         self.quiet = False  # while a tape asks itself
 
@@ -67,6 +69,11 @@ class Record:
         losses = [loss for loss in tf.nest.flatten(target) if loss is not None]
         given = _per_source(results, sources)
         self.asked.append(Asked(self.of(tape), losses, tf.nest.flatten(sources), given, mark, weighted))
+
+    def mark(self) -> Any:
+        """A no-op at this place, of a name that no other function of the step has; none in the eager parts of it."""
+        self.marks += 1
+        return tf.no_op(name=f"{MARK}_{self.marks}")
 
     def of(self, tape: Any) -> Tape:
         """What is known of a tape."""
@@ -81,15 +88,32 @@ def watching(record: Record) -> Iterator[None]:
         "__init__", "__enter__", "__exit__", "watch", "reset", "stop_recording",
         "gradient", "jacobian", "batch_jacobian",
     )  # fmt: skip
+    function_class: Any = type(tf.function(lambda: None))
     with _lock:  # two of them would restore each other's wrappers
         kept = {name: getattr(tape_class, name) for name in names}
+        call = function_class.__call__
         try:
+            function_class.__call__ = wraps(call)(_tracing_anew(record, call))
             for name, wrapped in _wrappers(record, kept).items():
                 setattr(tape_class, name, wraps(kept[name])(wrapped))
             yield
         finally:
+            function_class.__call__ = call
             for name, method in kept.items():
                 setattr(tape_class, name, method)
+
+
+def _tracing_anew(record: Record, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call of a tf.function that traces it, once: what it has traced already used its tapes unseen."""
+
+    def called(function: Any, *arguments: Any, **options: Any) -> Any:
+        # The one way to a function of the same options and without traces. It has been there, and private, since
+        # TensorFlow 2.0; a test fails when it moves.
+        if id(function) not in record.copies:
+            record.copies[id(function)] = (function, function._clone(None))
+        return call(record.copies[id(function)][1], *arguments, **options)
+
+    return called
 
 
 def _wrappers(record: Record, kept: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
@@ -124,7 +148,7 @@ def _wrappers(record: Record, kept: dict[str, Callable[..., Any]]) -> dict[str, 
     def gradient(tape: Any, target: Any, sources: Any, output_gradients: Any = None, **options: Any) -> Any:
         if record.quiet:
             return kept["gradient"](tape, target, sources, output_gradients, **options)
-        mark = tf.no_op(name=MARK)
+        mark = record.mark()
         results = kept["gradient"](tape, target, sources, output_gradients, **options)
         if isinstance(mark, tf.Operation):  # an eager part of the step has no place in the graph
             record.add(tape, target, sources, results, mark, output_gradients is not None)
@@ -133,7 +157,7 @@ def _wrappers(record: Record, kept: dict[str, Callable[..., Any]]) -> dict[str, 
     def of_each(name: str) -> Callable[..., Any]:
         def jacobian(tape: Any, target: Any, *arguments: Any, **options: Any) -> Any:
             """A gradient for each element, for which the tape asks itself."""
-            mark = tf.no_op(name=MARK)
+            mark = record.mark()
             before, record.quiet = record.quiet, True
             try:
                 results = kept[name](tape, target, *arguments, **options)

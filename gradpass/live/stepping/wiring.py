@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gradpass.flow.facts import BRANCHES, RESOURCE, callees
@@ -102,8 +102,13 @@ class Wiring:
         place = self.position.get(node, at)
         return [(each, place) for each in _sources(value)] if node.op != ARGUMENT else []
 
-    def reaches(self, starts: Iterable[Value], ends: Iterable[Value]) -> bool:
-        """Whether something that is computed from some values is among others, or goes into a variable."""
+    def reaches(
+        self, starts: Iterable[Value], ends: Iterable[Value], figure: Callable[[Value], bool] | None = None
+    ) -> bool:
+        """Whether something that is computed from some values is among others, or goes into a variable.
+
+        Where it is told what is a `figure`, a scalar, what is computed from an array by way of one does not count.
+        """
         reached = set(starts)
         wanted = set(ends)
         if reached & wanted:
@@ -112,7 +117,9 @@ class Wiring:
             if any(value in reached for value in node.inputs):
                 if self._of(node):
                     return True
-                reached.update(_computed(node, reached))
+                arrays = figure is not None and any(value in reached and not figure(value) for value in node.inputs)
+                found = _computed(node, reached)
+                reached.update(value for value in found if not (arrays and figure is not None and figure(value)))
                 if not reached.isdisjoint(wanted):
                     return True
         return False
