@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradpass.api import check as check
     from gradpass.api import fix as fix
     from gradpass.api import harden as harden
+    from gradpass.api import prune as prune
     from gradpass.errors import GradientWarning as GradientWarning
     from gradpass.errors import GradpassError as GradpassError
     from gradpass.live.probe import probe as probe
@@ -22,18 +23,20 @@ if TYPE_CHECKING:
     from gradpass.report.diagnostics import Report as Report
     from gradpass.report.diagnostics import Target as Target
     from gradpass.report.probe import ProbeReport as ProbeReport
+    from gradpass.report.pruned import PruneReport as PruneReport
     from gradpass.report.repair import FixReport as FixReport
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "gradpass.api": ("check", "fix", "harden"),
+    "gradpass.api": ("check", "fix", "harden", "prune"),
     "gradpass.live.step": ("check_step",),
     "gradpass.errors": ("GradientWarning", "GradpassError"),
     "gradpass.live.probe": ("probe",),
     "gradpass.loaded": ("load",),
     "gradpass.report.diagnostics": ("Diagnostic", "GradientError", "Report", "Target"),
     "gradpass.report.probe": ("ProbeReport",),
+    "gradpass.report.pruned": ("PruneReport",),
     "gradpass.report.repair": ("FixReport",),
 }
 

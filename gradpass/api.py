@@ -14,6 +14,7 @@ from gradpass.errors import GradpassError, OutputError
 if TYPE_CHECKING:
     from gradpass.program.model import Model
     from gradpass.report.diagnostics import Report
+    from gradpass.report.pruned import PruneReport
     from gradpass.report.repair import CheckRow, FixReport
     from gradpass.rewrite.fix import Repair
 
@@ -171,6 +172,48 @@ def harden(target: str | os.PathLike[str], out: str | os.PathLike[str] | None = 
     refuse_existing(destination, force)
     _write(source, destination, original(model.raw, source), force=force)
     return destination
+
+
+def prune(target: Any, *inputs: Any, loss: Any = None, **options: Any) -> Any:
+    """Removes what is dead: of a live model into one of its kind on the same variables, of a path into a folder.
+
+    A live target (Keras model or layer, tf.Module, tf.function, callable) takes inputs and loss as `check` does; what
+    comes back is called like it, has fewer variables, and tells in `.report` what went. A path is pruned into `out`
+    (the second argument, by default `TARGET-pruned` beside it) as `prune_file` does; a PruneReport comes back.
+    """
+    if _is_path(target):
+        if len(inputs) > 1 or loss is not None:
+            raise GradpassError(f"{target} is read, not run: inputs and loss= are for a live target")
+        return prune_file(target, *inputs, **options)
+    from gradpass.live.pruned import prune as prune_live
+
+    return prune_live(target, inputs, loss=loss, **options)
+
+
+def prune_file(
+    target: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    entry: str | None = None,
+    dry_run: bool = False,
+    cross_check: bool = True,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> PruneReport:
+    """Removes from a SavedModel what no entry needs, and proves that every output and variable keeps its bits.
+
+    Written into `out` (default: `TARGET-pruned` beside it). `entry` is the signature of which is told what it does not
+    need. The input is never touched; nothing is written where nothing is dead or a cross-check fails.
+    """
+    from gradpass.pruning.disk import prune_to
+
+    source = Path(target)
+    destination = Path(out) if out is not None else _beside(source, "pruned")
+    if not dry_run:
+        refuse_existing(destination, force)
+    return prune_to(
+        source, destination, entry=entry, dry_run=dry_run, cross_check=cross_check, force=force, progress=progress
+    )
 
 
 def prove(

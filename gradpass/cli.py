@@ -227,6 +227,31 @@ def _fix_live(
 
 
 @commands.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: TARGET-pruned)."
+)
+@entry_option
+@click.option("--dry-run", is_flag=True, help="Say what is dead; write nothing.")
+@click.option("--no-crosscheck", is_flag=True, help="Write without proving the result.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@format_option("text", "json")
+def prune(target: Path, output: Path | None, style: str, no_crosscheck: bool, **options: Any) -> int:
+    """Removes from the SavedModel TARGET what no output and no side effect needs, and proves that all else is the same.
+
+    Dead are nodes, functions, captures and variables; these go out of the checkpoint too. Exit status: 0 done, or
+    nothing is dead; 1 a cross-check failed; 2 the call or the target is wrong.
+    """
+    from gradpass.api import prune_file
+    from gradpass.report.terminal import progress, quiet_tensorflow
+
+    with progress(f"reading {target}") as say, quiet_tensorflow():
+        report = prune_file(target, output, cross_check=not no_crosscheck, progress=say, **options)
+    emit(report, style, None)
+    return report.exit_status
+
+
+@commands.command()
 @click.argument("fixed", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: FIXED-hardened)."

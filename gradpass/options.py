@@ -11,7 +11,7 @@ import click
 from gradpass.errors import GradpassError
 
 NOT_YET = "is not part of this version of gradpass"
-LATER_COMMANDS = ("prune", "bench")
+LATER_COMMANDS = ("bench",)
 FORMATS = ("text", "concise", "json", "sarif", "github", "markdown", "html", "model-explorer")
 
 Command = Callable[..., Any]

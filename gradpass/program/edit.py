@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradient
+from collections.abc import Collection
+
+from tensorboard.compat.proto.function_pb2 import FunctionDef, GradientDef, RegisteredGradient
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
@@ -10,8 +12,10 @@ from gradpass.program import skim, wire
 from gradpass.program.model import Model
 from gradpass.program.savedmodel import (
     GRAPH_DEF,
+    GRAPH_NODE,
     LIBRARY,
     LIBRARY_FUNCTION,
+    LIBRARY_GRADIENTS,
     LIBRARY_REGISTERED_GRADIENTS,
     META_GRAPHS,
     OBJECT_GRAPH_DEF,
@@ -25,8 +29,12 @@ def encode(
     gradients: list[RegisteredGradient] | None = None,
     objects: SavedObjectGraph | None = None,
     graph: GraphDef | None = None,
+    dropped: Collection[str] = (),
 ) -> bytes:
-    """The file's bytes with these functions changed or added; all else stays byte for byte."""
+    """The file's bytes with these functions changed or added, the `dropped` ones gone with what registers them.
+
+    All else stays byte for byte; of a `graph` that is given, only the nodes are taken.
+    """
     by_name = {f.signature.name: f for f in functions}
 
     def change(_: int, payload: memoryview) -> bytes | None:
@@ -42,12 +50,23 @@ def encode(
             lambda *_: None,
             [f.SerializeToString(deterministic=True) for f in by_name.values()],
         )
+        if dropped:
+            out = wire.without(out, LIBRARY_FUNCTION, lambda payload: skim.name(payload) in dropped)
+            out = wire.without(
+                out,
+                LIBRARY_REGISTERED_GRADIENTS,
+                lambda payload: RegisteredGradient.FromString(payload).gradient_func in dropped,
+            )
+            out = wire.without(
+                out, LIBRARY_GRADIENTS, lambda payload: GradientDef.FromString(payload).function_name in dropped
+            )
         added = [g.SerializeToString(deterministic=True) for g in gradients or []]
         return wire.edit(out, LIBRARY_REGISTERED_GRADIENTS, lambda *_: None, added)
 
     def edit_graph(payload: memoryview | bytes) -> bytes:
         if graph is not None:
-            payload = graph.SerializeToString(deterministic=True)
+            nodes = [node.SerializeToString(deterministic=True) for node in graph.node]
+            payload = wire.edit(wire.without(payload, GRAPH_NODE, lambda _: True), GRAPH_NODE, lambda *_: None, nodes)
         return wire.edit_only(payload, LIBRARY, edit_library)
 
     if model.kind == "frozen":
@@ -70,9 +89,10 @@ def changed(
     gradients: list[RegisteredGradient] | None = None,
     objects: SavedObjectGraph | None = None,
     graph: GraphDef | None = None,
+    dropped: Collection[str] = (),
 ) -> Model:
     """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
-    new = parse(model.path, encode(model, functions, gradients, objects, graph))
+    new = parse(model.path, encode(model, functions, gradients, objects, graph, dropped))
     new.program.tensorflow = model.program.tensorflow
     if model.enter is not None:
         new.enter, new.live, new.captured = model.enter, model.live, model.captured

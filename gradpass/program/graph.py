@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.function_pb2 import FunctionDef, RegisteredGradient
+from tensorboard.compat.proto.function_pb2 import FunctionDef, GradientDef, RegisteredGradient
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
@@ -387,9 +387,10 @@ class Program:
     """The functions of a model and its top-level graph.
 
     `registered_gradients` maps the op type of a custom gradient to the function that computes it, as the file says;
-    `custom_gradients` adds which of its results are None, which only an object graph knows. `tensorflow` is the version
-    whose gradients are meant: the one that wrote the file (empty where it does not say), unless another is asked for.
-    `origin` is the `Model.kind` that it is of: TensorFlow knows less of what it reads than of what it has traced.
+    `custom_gradients` adds which of its results are None, which only an object graph knows; `function_gradients` maps a
+    function to those that TensorFlow 1 declared for it. `tensorflow` is the version whose gradients are meant: the one
+    that wrote the file (empty where it does not say), unless another is asked for. `origin` is the `Model.kind` that it
+    is of: TensorFlow knows less of what it reads than of what it has traced.
     """
 
     def __init__(self, source: Source) -> None:
@@ -398,6 +399,9 @@ class Program:
         gradients = map(RegisteredGradient.FromString, library.registered_gradients)
         self.registered_gradients: dict[str, str] = {g.registered_op_type: g.gradient_func for g in gradients}
         self.custom_gradients: dict[str, CustomGradient] = {}
+        self.function_gradients: dict[str, list[str]] = {}
+        for pair in map(GradientDef.FromString, library.gradients):
+            self.function_gradients.setdefault(pair.function_name, []).append(pair.gradient_func)
         self.tensorflow = ""
         self.origin = ""
         self.given: dict[Value, Any] = {}  # arguments that always hold the same, as arrays: what a process captured

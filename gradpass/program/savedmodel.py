@@ -22,8 +22,10 @@ from gradpass.program.model import Entry, Model, Variable, shape_of
 META_GRAPHS = 2  # field numbers of saved_model.proto, meta_graph.proto, graph.proto, function.proto
 GRAPH_DEF = 2
 OBJECT_GRAPH_DEF = 7
+GRAPH_NODE = 1
 LIBRARY = 2
 LIBRARY_FUNCTION = 1
+LIBRARY_GRADIENTS = 2
 LIBRARY_REGISTERED_GRADIENTS = 3
 
 
@@ -46,6 +48,11 @@ def read(path: str | Path) -> Model:
     if not folder and path.suffix not in (".pb", ".meta"):
         raise TargetError(f"{path} is no SavedModel folder, no .pb and no .meta; this version reads those")
     return parse(path, _bytes(path / "saved_model.pb" if folder else path), folder)
+
+
+def meta_of(model: Model) -> MetaGraphDef:
+    """The MetaGraph that a model was read from, without its graph."""
+    return _split(skim.payloads(model.raw, META_GRAPHS)[model.meta_index])[0]
 
 
 def parse(path: Path, raw: bytes, folder: bool | None = None) -> Model:

@@ -55,12 +55,17 @@ Node, Function, Graph = _made["Node"], _made["Function"], _made["Graph"]
 
 
 class Library:
-    """The functions and registered gradients of a serialised GraphDef, each where it lies in those bytes."""
+    """The functions, their gradients and registered gradients of a serialised GraphDef, where they lie in its bytes."""
 
     def __init__(self, graph: bytes | memoryview) -> None:
         self.functions: list[memoryview] = []
+        self.gradients: list[memoryview] = []
         self.registered_gradients: list[memoryview] = []
-        found = {1: self.functions, 3: self.registered_gradients}  # function.proto, FunctionDefLibrary
+        found = {
+            1: self.functions,
+            2: self.gradients,
+            3: self.registered_gradients,
+        }  # function.proto, FunctionDefLibrary
         for library in payloads(graph, 2):  # graph.proto
             for part in wire.fields(library):
                 if part.number in found:

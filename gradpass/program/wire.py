@@ -131,3 +131,15 @@ def edit_only(buffer: bytes | memoryview, number: int, change: Callable[[memoryv
 
     out = edit(buffer, number, first)
     return out if seen else out + delimited(number, change(memoryview(b"")))
+
+
+def without(buffer: bytes | memoryview, number: int, drop: Callable[[memoryview], bool]) -> bytes:
+    """A copy of a message without those fields of that number whose payload is to be dropped."""
+    view = memoryview(buffer)
+    parts: list[memoryview] = []
+    at = 0
+    for field in fields(view):
+        if field.number == number and field.wire_type == LENGTH_DELIMITED and drop(view[field.payload : field.end]):
+            parts.append(view[at : field.start])
+            at = field.end
+    return b"".join([*parts, view[at:]])

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,9 +23,12 @@ from gradpass.program import wire
 
 GRAPH_FILE = "saved_model.pb"
 FINGERPRINT_FILE = "fingerprint.pb"
+INDEX_FILE = Path("variables", "variables.index")
+
+Parts = Mapping[str, "Callable[[Path], None] | None"]
 
 META_GRAPH = 2  # field number in saved_model.proto
-CHECKSUM, UUID = 1, 7  # field numbers in fingerprint.proto
+CHECKSUM, CHECKPOINT, UUID = 1, 5, 7  # field numbers in fingerprint.proto
 HASHED = {2: 2, 3: 5, 4: 7}  # fingerprint field -> meta_graph.proto's graph_def, signature_def, object_graph_def
 
 ADVICE = {
@@ -41,18 +44,27 @@ ADVICE = {
 UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO})
 
 
-def write_saved_model(source: Path, out: Path, pb: bytes, *, force: bool) -> None:
-    """Writes `out`, the SavedModel `source` with `pb` for its graph; OutputError says what to do where that fails."""
+def write_saved_model(source: Path, out: Path, pb: bytes, *, force: bool, parts: Parts | None = None) -> None:
+    """Writes `out`, the SavedModel `source` with `pb` for its graph; OutputError says what to do where that fails.
+
+    `parts` are files and folders of it, by name, that are not to be the source's: each is made where it is told to be,
+    or left out where it is None.
+    """
     source, out = _absolute(source), _absolute(out)
     with _explained(source, out):
         _refuse(source, out, force)
         with _staged(out) as stage:
             os.mkdir(stage)
-            link_tree(source, stage, leave_out=frozenset({GRAPH_FILE, FINGERPRINT_FILE}))
+            link_tree(source, stage, leave_out=frozenset({GRAPH_FILE, FINGERPRINT_FILE, *(parts or ())}))
             _write(stage / GRAPH_FILE, pb)
+            for name, make in (parts or {}).items():
+                if make is not None:
+                    make(stage / name)
             old = source / FINGERPRINT_FILE
             if old.exists():
-                _write(stage / FINGERPRINT_FILE, _new_fingerprint(old, pb))
+                index = stage / INDEX_FILE
+                changed = index.read_bytes() if parts and INDEX_FILE.parts[0] in parts and index.exists() else None
+                _write(stage / FINGERPRINT_FILE, _new_fingerprint(old, pb, changed))
             _sync_folders(stage)
             _put(stage, out)
 
@@ -87,14 +99,16 @@ def link_tree(source: Path, target: Path, leave_out: frozenset[str] = frozenset(
                 _sync(new)
 
 
-def fingerprint(old: bytes, old_pb: bytes, new_pb: bytes) -> bytes:
-    """The fingerprint.pb of a changed saved_model.pb.
+def fingerprint(old: bytes, old_pb: bytes, new_pb: bytes, index: bytes | None = None) -> bytes:
+    """The fingerprint.pb of a changed saved_model.pb, with a changed `index` of the checkpoint if one is given.
 
     The hash of a part (graph, signatures, objects) stays where that part's bytes did, and so does the checkpoint's;
     any other part, and the file's checksum, get a new 64-bit digest. TensorFlow's own numbers come from its canonical
     form of a graph and cannot be made without it; it reports and compares them, and never checks them when loading.
     """
     before, after = _hashed_parts(old_pb), _hashed_parts(new_pb)
+    if index is not None:
+        before[CHECKPOINT], after[CHECKPOINT] = b"", index
     out = bytearray()
     for field in wire.fields(old):
         if field.number in after and before[field.number] != after[field.number]:
@@ -108,9 +122,9 @@ def fingerprint(old: bytes, old_pb: bytes, new_pb: bytes) -> bytes:
     return bytes(out)
 
 
-def _new_fingerprint(old: Path, pb: bytes) -> bytes:
+def _new_fingerprint(old: Path, pb: bytes, index: bytes | None) -> bytes:
     try:
-        return fingerprint(old.read_bytes(), (old.parent / GRAPH_FILE).read_bytes(), pb)
+        return fingerprint(old.read_bytes(), (old.parent / GRAPH_FILE).read_bytes(), pb, index)
     except wire.WireError as problem:
         raise OutputError(f"{old} is damaged ({problem}); delete it, or save the model again") from problem
 

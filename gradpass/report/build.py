@@ -351,7 +351,7 @@ class _Cause:
     def _message(self, targets: list[Judged], names: list[str]) -> str:
         if self.orphans:
             return self.code.message.format(
-                whom=whom(self._unused(), "variable"), bytes=size(sum(map(_bytes, self.orphans))),
+                whom=whom(self._unused(), "variable"), bytes=size(sum(map(bytes_of, self.orphans))),
                 entry=quoted(self.entry), them="it" if len(self.orphans) == 1 else "them",
             )  # fmt: skip
         kind = targets[0].kind if targets and len({t.kind for t in targets}) == 1 else "target"
@@ -407,7 +407,8 @@ def _what(cut: Cut | None) -> str:
     return quoted(cut.node) if told else f"{quoted(cut.node)} ({visible(cut.op)})"
 
 
-def _bytes(variable: Variable) -> int:
+def bytes_of(variable: Variable) -> int:
+    """How many bytes the values of a variable take."""
     width = re.search(r"\d+$", dtype_name(variable.dtype))
     return variable.parameters * (int(width.group()) // 8 if width else 1)
 

@@ -17,7 +17,7 @@ from gradpass.report.words import count, plural, visible
 SHOWN_TARGETS = 12
 STATE_STYLES = {"flows": "green", "zero": "yellow", "none": "red", "raises": "red"}
 PLAN = ("op", "what", "nodes")
-NUMBERS = ("parameters", "nodes", "figure", "limit")  # columns that are read from the right
+NUMBERS = ("parameters", "nodes", "figure", "limit", "saved")  # columns that are read from the right
 CHECKS = ("check", "status", "figure", "limit", "reason")
 STATUS_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
@@ -41,7 +41,8 @@ def render_fix(report: FixReport, width: int) -> Iterator[RenderableType]:
     yield _outcome(report)
 
 
-def _table(title: str, *columns: str) -> Table:
+def titled(title: str, *columns: str) -> Table:
+    """A table in the style of all of them; columns of numbers are read from the right."""
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False
     )
@@ -51,7 +52,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _cell(text: str, style: str = "") -> Text:
+def cell(text: str, style: str = "") -> Text:
     """Words of others in a table, which would take [brackets] for markup."""
     return Text(visible(text), style)
 
@@ -61,9 +62,9 @@ def _targets(report: FixReport) -> Iterator[RenderableType]:
     assert report.after is not None
     rows = [pair for pair in zip(report.before.targets, report.after.targets, strict=True) if pair[0].starved]
     rows.sort(key=lambda pair: -pair[0].parameters)
-    table = _table("starved targets", "target", "parameters", "before", "after")
+    table = titled("starved targets", "target", "parameters", "before", "after")
     for before, after in rows[:SHOWN_TARGETS]:
-        table.add_row(_cell(_label(before, report.before)), count(before.parameters), _state(before), _state(after))
+        table.add_row(cell(_label(before, report.before)), count(before.parameters), _state(before), _state(after))
     yield table
     if len(rows) > SHOWN_TARGETS:
         rest = rows[SHOWN_TARGETS:]
@@ -86,9 +87,9 @@ def _state(target: Target) -> Text:
 
 
 def render_plan(report: FixReport) -> Iterator[RenderableType]:
-    table = _table("plan", *PLAN)
+    table = titled("plan", *PLAN)
     for step, (op, what, nodes) in zip(report.plan, plan_rows(report), strict=True):
-        table.add_row(_cell(op), _cell(what, "yellow" if step.declined else ""), nodes)
+        table.add_row(cell(op), cell(what, "yellow" if step.declined else ""), nodes)
     yield table
     yield Text("")
 
@@ -106,9 +107,9 @@ def plan_rows(report: FixReport) -> Iterator[tuple[str, str, str]]:
 
 def render_crosscheck(rows: list[CheckRow]) -> Iterator[RenderableType]:
     """The checks with figure, limit and reason."""
-    table = _table("cross-check", *CHECKS)
+    table = titled("cross-check", *CHECKS)
     for name, status, figure, limit, reason in check_rows(rows):
-        table.add_row(_cell(name), Text(status, STATUS_STYLES[status]), figure, limit, _cell(reason))
+        table.add_row(cell(name), Text(status, STATUS_STYLES[status]), figure, limit, cell(reason))
     yield table
     yield Text("")
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from gradpass.report.diagnostics import Report
 from gradpass.report.probe import ProbeReport
+from gradpass.report.pruned import PruneReport
 from gradpass.report.repair import CheckRow, FixReport
 
 
-def render_json(report: Report | FixReport | ProbeReport) -> str:
+def render_json(report: Report | FixReport | ProbeReport | PruneReport) -> str:
     """The JSON text of a report."""
     return dumps(report.to_json())
 

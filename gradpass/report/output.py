@@ -16,10 +16,11 @@ from gradpass.errors import OutputError
 if TYPE_CHECKING:
     from gradpass.report.diagnostics import Report
     from gradpass.report.probe import ProbeReport
+    from gradpass.report.pruned import PruneReport
     from gradpass.report.repair import FixReport
 
 
-def emit(report: Report | FixReport | ProbeReport, style: str, output: Path | None) -> None:
+def emit(report: Report | FixReport | ProbeReport | PruneReport, style: str, output: Path | None) -> None:
     """Prints a report, or writes it to a file."""
     if output is not None:
         _write(_rendered(report, style), output)
@@ -35,7 +36,7 @@ def emit(report: Report | FixReport | ProbeReport, style: str, output: Path | No
         click.echo(_rendered(report, style).encode(), nl=False)
 
 
-def _rendered(report: Report | FixReport | ProbeReport, style: str) -> str:
+def _rendered(report: Report | FixReport | ProbeReport | PruneReport, style: str) -> str:
     """A report in a format; `report/` has a module for each, and a report is its own text."""
     if style == "text":
         return str(report)

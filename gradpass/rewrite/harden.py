@@ -86,15 +86,7 @@ def carried_over(fixed: bytes, changed: bytes) -> bytes:
 def without_record(pb: bytes) -> bytes:
     """The file without its record, every other byte as it is."""
 
-    def drop(meta: memoryview) -> bytes:
-        kept, at = [], 0
-        for field in wire.fields(meta):
-            if field.number == COLLECTIONS and _part(meta[field.payload : field.end], 1) == KEY.encode():
-                kept.append(meta[at : field.start])
-                at = field.end
-        return b"".join([*kept, meta[at:]])
-
-    return _edit_first(pb, drop)
+    return _edit_first(pb, lambda meta: wire.without(meta, COLLECTIONS, lambda entry: _part(entry, 1) == KEY.encode()))
 
 
 def _record(fixed: bytes) -> bytes | None:

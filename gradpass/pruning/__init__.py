@@ -1,0 +1,1 @@
+"""What is dead in a model, and a model without it."""

@@ -1,0 +1,130 @@
+"""A SavedModel pruned into a folder of its own, and proved against what it was."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
+
+from gradpass.errors import OutputError
+from gradpass.program import savedmodel
+from gradpass.program.model import Model
+from gradpass.program.writer import INDEX_FILE, Parts, write_saved_model
+from gradpass.pruning.checkpoint import OBJECTS, Checkpoint
+from gradpass.pruning.prune import Pruned, prune
+from gradpass.pruning.tell import findings, size_of
+from gradpass.report.pruned import PruneReport
+from gradpass.report.repair import CheckRow
+from gradpass.rewrite.harden import without_record
+
+METADATA = "keras_metadata.pb"
+
+
+def prune_to(
+    source: Path,
+    out: Path,
+    *,
+    entry: str | None,
+    dry_run: bool,
+    cross_check: bool,
+    force: bool,
+    progress: Callable[[str], None],
+) -> PruneReport:
+    """Prunes the SavedModel `source` into `out`; see `gradpass.api.prune_file`."""
+    model = savedmodel.read(source)
+    progress("looking for what is dead")
+    done = prune(model)
+    before = size_of(model, _on_disk(source))
+    after = None if done.pb is None else size_of(done.model)
+    report = PruneReport(str(source), before, after, [v.path for v in done.removed], done.kept, dry_run=dry_run)
+    report.diagnostics = findings(model, done, entry)
+    if dry_run or done.pb is None:
+        return report
+    progress("writing")
+    with _staged(source, out, done) as stage:
+        report.after = size_of(done.model, _on_disk(stage))
+        if cross_check:
+            report.crosscheck = [*_variables(done, stage), *_prove(source, stage, model, progress)]
+        if not report.failed:
+            _put(stage, out, force)
+            report.output = str(out)
+    return report
+
+
+def _prove(source: Path, stage: Path, model: Model, progress: Callable[[str], None]) -> list[CheckRow]:
+    from gradpass.crosscheck import crosscheck
+
+    entries = list(model.entries)
+    if not entries:
+        return [CheckRow("values", "skipped", None, None, "the model has no signature that could be run")]
+    checks = crosscheck(
+        source, stage, entries=entries, promised={e: [] for e in entries}, mode="straight-through", progress=progress
+    )
+    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
+
+
+def _variables(done: Pruned, stage: Path) -> list[CheckRow]:
+    """Whether every value that stays has the same bits in what was written."""
+    if done.checkpoint is None:
+        return []
+    written = Checkpoint(stage / INDEX_FILE.with_suffix(""))
+    if set(written.dtypes) != set(done.keys):
+        return [CheckRow("variables", "failed", None, None, "the new checkpoint has other keys than it should")]
+    apart = [key for key in done.keys if key != OBJECTS and not done.checkpoint.same(key, key, written)]
+    told = f"other bits: {', '.join(apart[:3])}" if apart else None
+    return [CheckRow("variables", "failed" if apart else "passed", float(len(apart)), 0.0, told)]
+
+
+@contextmanager
+def _staged(source: Path, out: Path, done: Pruned) -> Iterator[Path]:
+    """The pruned model under a hidden name beside its final place, for as long as it is looked at."""
+    assert done.pb is not None
+    stage = out.parent / f".{out.name}.check-{secrets.token_hex(4)}"
+    try:
+        write_saved_model(source, stage, without_record(done.pb), force=False, parts=_parts(source, done))
+    except OutputError as problem:
+        raise OutputError(str(problem).replace(str(stage.absolute()), str(out))) from problem
+    try:
+        yield stage
+    finally:
+        if stage.exists():
+            shutil.rmtree(stage)
+
+
+def _parts(source: Path, done: Pruned) -> Parts:
+    """What is new in the folder, beside the graph."""
+    parts: dict[str, Callable[[Path], None] | None] = {}
+    removal = done.removal
+    if done.checkpoint is not None and done.removed:
+        parts[INDEX_FILE.parts[0]] = _written(done.checkpoint, done.keys, done.objects)
+    if removal is not None and removal.removed and (source / METADATA).exists():
+        raw = removal.metadata((source / METADATA).read_bytes())
+        parts[METADATA] = lambda path: _write(path, raw)
+    return parts
+
+
+def _written(checkpoint: Checkpoint, keys: list[str], objects: TrackableObjectGraph | None) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        checkpoint.write(folder / INDEX_FILE.stem, keys, objects)
+
+    return write
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _put(stage: Path, out: Path, force: bool) -> None:
+    """Gives what was staged and proved its final name."""
+    write_saved_model(stage, out, (stage / "saved_model.pb").read_bytes(), force=force)
+
+
+def _on_disk(folder: Path) -> int:
+    """The bytes of all files of a folder."""
+    return sum(os.path.getsize(os.path.join(where, name)) for where, _, names in os.walk(folder) for name in names)

@@ -1,0 +1,133 @@
+"""Leads a pruning: what is dead, the program without it, the saver without it, the objects and the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensorboard.compat.proto.function_pb2 import FunctionDef
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
+from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
+
+from gradpass.errors import GradpassError
+from gradpass.program import edit, savedmodel
+from gradpass.program.graph import Node, Value
+from gradpass.program.model import Model, Variable
+from gradpass.pruning import saver, shrink
+from gradpass.pruning.checkpoint import Checkpoint
+from gradpass.pruning.dead import Entries, find, path_of, roots
+from gradpass.pruning.objects import Removal
+from gradpass.pruning.saver import FIXED, Row, Saver
+
+COPIES = "DisableCopyOnRead"  # what a save function tells a variable before it reads it
+
+
+@dataclass
+class Pruned:
+    """A pruned model. `pb` are the bytes of its saved_model.pb, None where nothing is dead.
+
+    `keys` are those of the checkpoint that stay, `objects` its own object graph then; `removed` the variables that are
+    gone, `kept` why others that no function uses are not.
+    """
+
+    model: Model
+    pb: bytes | None
+    removed: list[Variable]
+    kept: dict[str, str]
+    checkpoint: Checkpoint | None
+    keys: list[str] = field(default_factory=list)
+    objects: TrackableObjectGraph | None = None
+    removal: Removal | None = None
+
+
+def prune(model: Model) -> Pruned:
+    """What is left of a SavedModel without what nobody needs; writes nothing.
+
+    Raises GradpassError where the model is none that can be taken apart.
+    """
+    meta = savedmodel.meta_of(model)
+    if model.kind != "savedmodel":
+        raise GradpassError(f"{model.path} is no SavedModel of TensorFlow 2, and this version prunes those only")
+    assert model.objects is not None
+    checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
+    dead = find(model, meta, checkpoint)
+    removal = Removal(model.objects, dead.variables, dead.bound)
+    lost: set[str] = set()
+    objects = None
+    if checkpoint is not None:
+        held = checkpoint.objects
+        if held is not None:
+            objects, lost = removal.checkpoint(held)
+    swapped = _swapped(model, dead.swaps)
+    new = _shrunk(swapped, meta, lost, removal)
+    removed = [v for key, v in model.variables.items() if key in removal.removed]
+    kept = {model.variables[key].path: reason for key, reason in dead.kept.items()}
+    if new is None:
+        return Pruned(model, None, [], kept, checkpoint)
+    keys = [key for key in checkpoint.dtypes if key not in lost] if checkpoint is not None else []
+    return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal)
+
+
+def _swapped(model: Model, swaps: dict[str, str]) -> Model:
+    """The model with other handles in the places of some, which then serve for both."""
+    if not swaps:
+        return model
+    graph = GraphDef()
+    graph.CopyFrom(model.program.graph.proto)
+    for node in graph.node:
+        for i, text in enumerate(node.input):
+            name = text.removesuffix(":0")
+            if name in swaps:
+                node.input[i] = swaps[name]
+    return edit.changed(model, [], graph=graph)
+
+
+def _shrunk(model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal) -> Model | None:
+    """The model without what is dead and what saved and restored it; None where nothing goes."""
+    keeper = Saver(model.program, meta)
+    gone = [row for row in keeper.rows if row.key in lost]
+    needs = Entries(model, dropped=_dropped(model, gone), skipped=_skipped(gone))
+    needs.need(roots(model, meta))
+    needs.need(_all_outputs(keeper.roots))
+    functions, dead = shrink.functions(needs.needs)
+    graph = shrink.graph(needs.needs)
+    if not removal.removed and not functions and not dead and len(graph.node) == len(model.program.graph.nodes):
+        return None
+    by_function: dict[str | None, list[Row]] = {}
+    for row in keeper.rows:
+        by_function.setdefault(row.node.function.name, []).append(row)
+    protos: dict[str | None, FunctionDef | GraphDef] = {f.signature.name: f for f in functions}
+    protos[None] = graph
+    for name, rows in by_function.items():
+        if name in protos:
+            saver.without(protos[name], rows, lost)
+    return edit.changed(model, functions, objects=removal.result(), graph=graph, dropped=dead)
+
+
+def _all_outputs(nodes: list[Node]) -> list[Node | Value]:
+    """Nodes that are run as a whole: with all of their results, where they call a function."""
+    found: list[Node | Value] = list(nodes)
+    for node in nodes:
+        if node.callee is not None:
+            found += [node.output(i) for i in range(len(node.function.program.function(node.callee).results))]
+    return found
+
+
+def _dropped(model: Model, gone: list[Row]) -> list[Node]:
+    """The nodes that put the values of lost keys into variables, or get these ready to be saved."""
+    found = [put for row in gone for put in row.puts]
+    for row in gone:
+        if row.node.op == "SaveV2":
+            read = row.node.inputs[FIXED + row.place]
+            while read.node.op in saver.PASSES and read.node.inputs:
+                read = read.node.inputs[0]
+            found += [node for node in row.node.function.nodes if node.op == COPIES and node.inputs[0] == read]
+    return found
+
+
+def _skipped(gone: list[Row]) -> dict[Node, set[int]]:
+    found: dict[Node, set[int]] = {}
+    for row in gone:
+        if row.node.op == "SaveV2":
+            found.setdefault(row.node, set()).add(FIXED + row.place)
+    return found
