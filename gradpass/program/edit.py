@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from tensorboard.compat.proto.function_pb2 import FunctionDef, GradientDef, RegisteredGradient
 from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -30,10 +30,12 @@ def encode(
     objects: SavedObjectGraph | None = None,
     graph: GraphDef | None = None,
     dropped: Collection[str] = (),
+    change_meta: Callable[[bytes], bytes] = lambda meta: meta,
 ) -> bytes:
     """The file's bytes with these functions changed or added, the `dropped` ones gone with what registers them.
 
-    All else stays byte for byte; of a `graph` that is given, only the nodes are taken.
+    All else stays byte for byte; of a `graph` that is given, only the nodes are taken. `change_meta` is for what else
+    is in the MetaGraph.
     """
     by_name = {f.signature.name: f for f in functions}
 
@@ -77,8 +79,10 @@ def encode(
             return None
         out = wire.edit_only(payload, GRAPH_DEF, edit_graph)
         if objects is None:
-            return out
-        return wire.edit_only(out, OBJECT_GRAPH_DEF, lambda _: objects.SerializeToString(deterministic=True))
+            return change_meta(out)
+        return change_meta(
+            wire.edit_only(out, OBJECT_GRAPH_DEF, lambda _: objects.SerializeToString(deterministic=True))
+        )
 
     return wire.edit(model.raw, META_GRAPHS, edit_meta)
 
@@ -90,9 +94,10 @@ def changed(
     objects: SavedObjectGraph | None = None,
     graph: GraphDef | None = None,
     dropped: Collection[str] = (),
+    change_meta: Callable[[bytes], bytes] = lambda meta: meta,
 ) -> Model:
     """A new model with these functions changed or added, verified; this one stays as it is, also on failure."""
-    new = parse(model.path, encode(model, functions, gradients, objects, graph, dropped))
+    new = parse(model.path, encode(model, functions, gradients, objects, graph, dropped, change_meta))
     new.program.tensorflow = model.program.tensorflow
     if model.enter is not None:
         new.enter, new.live, new.captured = model.enter, model.live, model.captured

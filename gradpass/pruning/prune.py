@@ -13,9 +13,10 @@ from gradpass.errors import GradpassError
 from gradpass.program import edit, savedmodel
 from gradpass.program.graph import Node, Value
 from gradpass.program.model import Model, Variable
-from gradpass.pruning import saver, shrink
+from gradpass.pruning import saver, shrink, v1
 from gradpass.pruning.checkpoint import Checkpoint
 from gradpass.pruning.dead import Entries, find, path_of, roots
+from gradpass.pruning.needs import Needs
 from gradpass.pruning.objects import Removal
 from gradpass.pruning.saver import FIXED, Row, Saver
 
@@ -45,11 +46,12 @@ def prune(model: Model) -> Pruned:
 
     Raises GradpassError where the model is none that can be taken apart.
     """
+    if model.kind not in ("savedmodel", "savedmodel-v1"):
+        raise GradpassError(f"{model.path} is no SavedModel, and only there is known what is asked for and saved")
     meta = savedmodel.meta_of(model)
-    if model.kind != "savedmodel":
-        raise GradpassError(f"{model.path} is no SavedModel of TensorFlow 2, and this version prunes those only")
-    assert model.objects is not None
     checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
+    if model.objects is None:
+        return _prune_v1(model, meta, checkpoint)
     dead = find(model, meta, checkpoint)
     removal = Removal(model.objects, dead.variables, dead.bound)
     lost: set[str] = set()
@@ -66,6 +68,23 @@ def prune(model: Model) -> Pruned:
         return Pruned(model, None, [], kept, checkpoint)
     keys = [key for key in checkpoint.dtypes if key not in lost] if checkpoint is not None else []
     return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal)
+
+
+def _prune_v1(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -> Pruned:
+    """As `prune`, of a SavedModel of TensorFlow 1."""
+    keeper = Saver(model.program, meta)
+    found = v1.Graph(model, meta, roots(model, meta))
+    needs = Needs(model.program, _dropped(found.gone), _skipped(found.gone))
+    needs.need([*found.asked, *_all_outputs(keeper.roots)])
+    functions, unused = shrink.functions(needs)
+    graph = shrink.graph(needs)
+    if not found.dead and not functions and not unused and len(graph.node) == len(model.program.graph.nodes):
+        return Pruned(model, None, [], {}, checkpoint)
+    _trim(keeper.rows, found.lost, functions, graph)
+    new = edit.changed(model, functions, graph=graph, dropped=unused, change_meta=found.collections)
+    removed = [variable for name, variable in model.variables.items() if name in found.dead]
+    keys = [key for key in checkpoint.dtypes if key not in found.lost] if checkpoint is not None else []
+    return Pruned(new, new.raw, removed, {}, checkpoint, keys)
 
 
 def _swapped(model: Model, swaps: dict[str, str]) -> Model:
@@ -86,22 +105,27 @@ def _shrunk(model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal) 
     """The model without what is dead and what saved and restored it; None where nothing goes."""
     keeper = Saver(model.program, meta)
     gone = [row for row in keeper.rows if row.key in lost]
-    needs = Entries(model, dropped=_dropped(model, gone), skipped=_skipped(gone))
+    needs = Entries(model, dropped=_dropped(gone), skipped=_skipped(gone))
     needs.need(roots(model, meta))
     needs.need(_all_outputs(keeper.roots))
     functions, dead = shrink.functions(needs.needs)
     graph = shrink.graph(needs.needs)
     if not removal.removed and not functions and not dead and len(graph.node) == len(model.program.graph.nodes):
         return None
-    by_function: dict[str | None, list[Row]] = {}
-    for row in keeper.rows:
-        by_function.setdefault(row.node.function.name, []).append(row)
+    _trim(keeper.rows, lost, functions, graph)
+    return edit.changed(model, functions, objects=removal.result(), graph=graph, dropped=dead)
+
+
+def _trim(rows: list[Row], lost: set[str], functions: list[FunctionDef], graph: GraphDef) -> None:
+    """Takes the lost keys out of what saves and restores, wherever that is."""
     protos: dict[str | None, FunctionDef | GraphDef] = {f.signature.name: f for f in functions}
     protos[None] = graph
-    for name, rows in by_function.items():
+    by_function: dict[str | None, list[Row]] = {}
+    for row in rows:
+        by_function.setdefault(row.node.function.name, []).append(row)
+    for name, mine in by_function.items():
         if name in protos:
-            saver.without(protos[name], rows, lost)
-    return edit.changed(model, functions, objects=removal.result(), graph=graph, dropped=dead)
+            saver.without(protos[name], mine, lost)
 
 
 def _all_outputs(nodes: list[Node]) -> list[Node | Value]:
@@ -113,7 +137,7 @@ def _all_outputs(nodes: list[Node]) -> list[Node | Value]:
     return found
 
 
-def _dropped(model: Model, gone: list[Row]) -> list[Node]:
+def _dropped(gone: list[Row]) -> list[Node]:
     """The nodes that put the values of lost keys into variables, or get these ready to be saved."""
     found = [put for row in gone for put in row.puts]
     for row in gone:

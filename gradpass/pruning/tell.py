@@ -29,7 +29,7 @@ def findings(model: Model, done: Pruned, entry: str | None) -> list[Diagnostic]:
     if done.removed:
         found.append(_diagnostic("GP220", done.removed))
     chosen = _chosen(model, entry)
-    if chosen is not None:
+    if chosen is not None and model.objects is not None:
         found += _of_loss(model, chosen)
         found += _of_others(model, chosen, {variable.key for variable in done.removed})
     return found
