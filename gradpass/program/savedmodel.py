@@ -128,7 +128,7 @@ def _objects(path: Path, program: Program, meta: MetaGraphDef) -> tuple[dict[Any
     """Variables and entries of a TF2 SavedModel, from its object graph."""
     objects = meta.object_graph_def
     variables: dict[Any, Variable] = {}
-    paths = _object_paths(objects)
+    paths = object_paths(objects)
     for i, node in enumerate(objects.nodes):
         if node.WhichOneof("kind") == "variable":
             proto = node.variable
@@ -181,7 +181,7 @@ def _signature(
     return Entry(name, function, inputs, dict(zip(labels, function.results, strict=True)), captures)
 
 
-def _object_paths(objects: SavedObjectGraph) -> dict[int, str]:
+def object_paths(objects: SavedObjectGraph) -> dict[int, str]:
     """Object node -> its shortest path from the root (breadth first, so ties go to the first child)."""
     paths: dict[int, str] = {0: ""}
     queue = deque([0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
@@ -21,17 +21,17 @@ INIT_OPS = ("__saved_model_init_op", "__saved_model_train_op")
 
 @dataclass
 class Dead:
-    """What can go. `variables` are the object nodes; `kept` says why some that no function uses stay.
+    """What can go. `objects` are variables and tables; `kept` says why some that no function uses stay.
 
     `swaps` maps handles of the graph, by node name, to those that hold the same and are restored in their place;
-    `bound` are the captures that each concrete function needs, by object node.
+    `bound` are the captures that each concrete function needs, by object node; `resources` the tables that go.
     """
 
-    variables: set[int]
+    objects: set[int]
     kept: dict[int, str]
     swaps: dict[str, str]
     bound: dict[str, list[int]]
-    used: set[int] = field(default_factory=set)
+    resources: set[int]
 
 
 class Entries:
@@ -51,9 +51,19 @@ class Entries:
         self.objects: SavedObjectGraph = model.objects
         self.program: Program = model.program
         self.needs = Needs(model.program, dropped, skipped)
-        for name in exported(self.objects) if names is None else names:
+        methods = _methods(self.objects)
+        own = {name for listed in methods.values() for name in listed}
+        for name in [n for n in exported(self.objects) if n not in own] if names is None else names:
             self._call(name, (results or {}).get(name))
         self.settle()
+        # A table that nobody reads needs not be made and filled either.
+        self.resources: set[int] = set()
+        while new := (self.used() & methods.keys()) - self.resources:
+            self.resources |= new
+            for resource in new:
+                for name in methods[resource]:
+                    self._call(name, None)
+            self.settle()
 
     def need(self, what: Iterable[Node | Value]) -> None:
         """Parts of the top-level graph, which a session runs."""
@@ -104,15 +114,46 @@ def exported(objects: SavedObjectGraph) -> list[str]:
     return [name for name in found if name in objects.concrete_functions]
 
 
-def roots(model: Model, meta: MetaGraphDef) -> list[Value]:
-    """The values of the top-level graph that a session asks for: signatures, what initializes, assets, constants."""
+def _methods(objects: SavedObjectGraph) -> dict[int, list[str]]:
+    """The functions that make, fill and destroy each table or other resource."""
+    found: dict[int, list[str]] = {}
+    for i, node in enumerate(objects.nodes):
+        if node.WhichOneof("kind") == "resource":
+            children = [objects.nodes[child.node_id] for child in node.children]
+            found[i] = [name for child in children for name in child.function.concrete_functions]
+    return found
+
+
+def unused_resources(model: Model) -> set[int]:
+    """The tables and other resources that no function reads."""
+    assert model.objects is not None
+    return _methods(model.objects).keys() - Entries(model).resources
+
+
+def filling(model: Model, resources: set[int]) -> list[Node]:
+    """The calls by which a session makes and fills some tables."""
+    assert model.objects is not None
+    methods = _methods(model.objects)
+    functions = {name for resource in resources for name in methods[resource]}
+    return [node for node in model.program.graph.nodes if node.callee in functions]
+
+
+def roots(model: Model, meta: MetaGraphDef, removed: Container[int] = ()) -> list[Value]:
+    """The values of the top-level graph that a session asks for: signatures, what initializes, assets, constants.
+
+    `removed` are objects whose assets and constants are not asked for.
+    """
     graph = model.program.graph
     names = [info.name for s in meta.signature_def.values() for info in (*s.inputs.values(), *s.outputs.values())]
-    names += [asset.tensor_info.name for asset in meta.asset_file_def]
     for collection in meta.collection_def.values():
         names += collection.node_list.value
-    if model.objects is not None:
-        names += [node.constant.operation for node in model.objects.nodes if node.WhichOneof("kind") == "constant"]
+    if model.objects is None:
+        names += [asset.tensor_info.name for asset in meta.asset_file_def]
+    else:
+        kept = [node for i, node in enumerate(model.objects.nodes) if i not in removed]
+        places = {node.asset.asset_file_def_index for node in kept if node.WhichOneof("kind") == "asset"}
+        names += [meta.asset_file_def[place].tensor_info.name for place in places]
+        names += [node.constant.operation for node in kept if node.WhichOneof("kind") == "constant"]
     found = []
     for name in names:
         op, _, port = name.partition(":")
@@ -125,7 +166,8 @@ def find(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -> Dea
     """The dead variables of a SavedModel of TensorFlow 2."""
     assert model.objects is not None
     objects = model.objects
-    entries = Entries(model)
+    resources = unused_resources(model)
+    entries = Entries(model, dropped=filling(model, resources))
     entries.need(roots(model, meta))
     bound = entries.bound()
     used = entries.used()
@@ -140,7 +182,7 @@ def find(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -> Dea
     swaps: dict[str, str] = {}
     if checkpoint is not None:
         swaps = _of_sessions(model, meta, checkpoint, entries, dead, kept)
-    return Dead(dead, kept, swaps, bound, used)
+    return Dead(dead | resources, kept, swaps, bound, resources)
 
 
 def _parts(objects: SavedObjectGraph, kept: dict[int, str]) -> set[int]:

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectG
 from gradpass.errors import OutputError
 from gradpass.program import savedmodel
 from gradpass.program.model import Model
-from gradpass.program.writer import INDEX_FILE, Parts, write_saved_model
+from gradpass.program.writer import INDEX_FILE, Parts, link_tree, write_saved_model
 from gradpass.pruning.checkpoint import OBJECTS, Checkpoint
 from gradpass.pruning.prune import Pruned, prune
 from gradpass.pruning.tell import findings, size_of
@@ -42,6 +42,7 @@ def prune_to(
     before = size_of(model, _on_disk(source))
     after = None if done.pb is None else size_of(done.model)
     report = PruneReport(str(source), before, after, [v.path for v in done.removed], done.kept, dry_run=dry_run)
+    report.tables = done.tables
     report.diagnostics = findings(model, done, entry)
     if dry_run or done.pb is None:
         return report
@@ -100,6 +101,8 @@ def _parts(source: Path, done: Pruned) -> Parts:
     """What is new in the folder, beside the graph."""
     parts: dict[str, Callable[[Path], None] | None] = {}
     removal = done.removal
+    if done.assets:
+        parts["assets"] = lambda folder: _assets(source, folder, done.assets)
     if done.checkpoint is not None and done.removed:
         parts[INDEX_FILE.parts[0]] = _written(done.checkpoint, done.keys, done.objects)
     if removal is not None and removal.removed and (source / METADATA).exists():
@@ -114,6 +117,11 @@ def _written(checkpoint: Checkpoint, keys: list[str], objects: TrackableObjectGr
         checkpoint.write(folder / INDEX_FILE.stem, keys, objects)
 
     return write
+
+
+def _assets(source: Path, folder: Path, gone: list[str]) -> None:
+    folder.mkdir()
+    link_tree(source / folder.name, folder, frozenset(gone))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObject, SavedObjectGraph
@@ -113,6 +113,8 @@ class Removal:
             node = new.nodes.add()
             node.CopyFrom(self.objects.nodes[old])
             self._relink(node, self.labels(old))
+            if node.WhichOneof("kind") == "asset":
+                node.asset.asset_file_def_index = self.assets().index(node.asset.asset_file_def_index)
             if node.WhichOneof("kind") == "function":
                 kept = [name for name in node.function.concrete_functions if name in self._bound]
                 node.function.concrete_functions[:] = kept
@@ -122,13 +124,34 @@ class Removal:
             function.bound_inputs[:] = [self.places[i] for i in bound]
         return new
 
+    def assets(self) -> list[int]:
+        """The places of the assets that stay among those of the MetaGraph."""
+        nodes = [self.objects.nodes[i] for i in self.places]
+        return sorted({node.asset.asset_file_def_index for node in nodes if node.WhichOneof("kind") == "asset"})
+
     def labels(self, node: int) -> dict[str, str]:
-        """What the children of a list that stay are called now: the gaps are closed."""
+        """What the children of a list and the captures of a function that stay are called now: the gaps are closed.
+
+        Those that are not in it keep their name; "" is that of a capture that is not needed any more.
+        """
         old = self.objects.nodes[node]
+        if old.WhichOneof("kind") == "bare_concrete_function":
+            return self._captures(old)
         if old.WhichOneof("kind") != "user_object" or old.user_object.identifier not in LISTS:
             return {}
         stay = [c.local_name for c in old.children if c.node_id not in self.removed and c.local_name.isdigit()]
         return {name: str(i) for i, name in enumerate(sorted(stay, key=int))}
+
+    def _captures(self, node: SavedObject) -> dict[str, str]:
+        name = node.bare_concrete_function.concrete_function_name
+        kept = list(self._bound.get(name, ()))
+        labels: dict[str, str] = {}
+        place = 0
+        for i, key in enumerate(self.objects.concrete_functions[name].bound_inputs):
+            stays = place < len(kept) and kept[place] == key
+            labels[f"capture_{i}"] = f"capture_{place}" if stays else ""
+            place += stays
+        return labels
 
     def checkpoint(self, objects: TrackableObjectGraph) -> tuple[TrackableObjectGraph, set[str]]:
         """The checkpoint's own object graph after the removal, and the keys that nobody refers to any more."""
@@ -176,10 +199,7 @@ class Removal:
 
     def _relink(self, node: SavedObject, labels: dict[str, str]) -> None:
         _relink(node, self.places, labels)
-        kept = [child for child in node.dependencies if child.node_id in self.places]
-        _refill(node.dependencies, kept)
-        for child in node.dependencies:
-            child.node_id = self.places[child.node_id]
+        _rename(node.dependencies, self.places, labels)
         for saveable in node.saveable_objects.values():
             saveable.save_function = self.places.get(saveable.save_function, 0)
             saveable.restore_function = self.places.get(saveable.restore_function, 0)
@@ -208,13 +228,14 @@ class Removal:
             if i in seen or i in self.removed:
                 continue
             seen.add(i)
-            todo += _named(nodes[i])
+            gone = {name for name, label in self.labels(i).items() if not label}
+            todo += _named(nodes[i], gone)
         self.removed = set(range(len(nodes))) - seen
 
 
-def _named(node: SavedObject) -> list[int]:
-    """The objects that an object leads to."""
-    found = [child.node_id for child in (*node.children, *node.dependencies)]
+def _named(node: SavedObject, gone: Container[str] = ()) -> list[int]:
+    """The objects that an object leads to, on edges that are not `gone`."""
+    found = [child.node_id for child in (*node.children, *node.dependencies) if child.local_name not in gone]
     for saveable in node.saveable_objects.values():
         found += [saveable.save_function, saveable.restore_function]
     return found + [slot.slot_variable_node_id for slot in node.slot_variables]
@@ -233,10 +254,7 @@ def _upwards(start: Iterable[int], parents: Mapping[int, list[int]]) -> set[int]
 
 def _relink(node: Any, places: Mapping[int, int], labels: Mapping[str, str]) -> None:
     """Gives the children and slots of an object their new numbers and names; those that are gone are left out."""
-    _refill(node.children, [child for child in node.children if child.node_id in places])
-    for child in node.children:
-        child.node_id = places[child.node_id]
-        child.local_name = labels.get(child.local_name, child.local_name)
+    _rename(node.children, places, labels)
     kept = [
         slot
         for slot in node.slot_variables
@@ -246,6 +264,14 @@ def _relink(node: Any, places: Mapping[int, int], labels: Mapping[str, str]) -> 
     for slot in node.slot_variables:
         slot.original_variable_node_id = places[slot.original_variable_node_id]
         slot.slot_variable_node_id = places[slot.slot_variable_node_id]
+
+
+def _rename(children: Any, places: Mapping[int, int], labels: Mapping[str, str]) -> None:
+    kept = [c for c in children if c.node_id in places and labels.get(c.local_name, c.local_name)]
+    _refill(children, kept)
+    for child in children:
+        child.node_id = places[child.node_id]
+        child.local_name = labels.get(child.local_name, child.local_name)
 
 
 def _refill(field: Any, kept: list[Any]) -> None:

@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 
 from tensorboard.compat.proto.function_pb2 import FunctionDef
 from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
+from tensorboard.compat.proto.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from gradpass.errors import GradpassError
-from gradpass.program import edit, savedmodel
+from gradpass.program import edit, savedmodel, wire
 from gradpass.program.graph import Node, Value
 from gradpass.program.model import Model, Variable
 from gradpass.pruning import saver, shrink, v1
 from gradpass.pruning.checkpoint import Checkpoint
-from gradpass.pruning.dead import Entries, find, path_of, roots
+from gradpass.pruning.dead import Entries, filling, find, path_of, roots
 from gradpass.pruning.needs import Needs
 from gradpass.pruning.objects import Removal
 from gradpass.pruning.saver import FIXED, Row, Saver
 
+ASSETS = 6  # field of meta_graph.proto: AssetFileDef
 COPIES = "DisableCopyOnRead"  # what a save function tells a variable before it reads it
 
 
@@ -28,7 +29,7 @@ class Pruned:
     """A pruned model. `pb` are the bytes of its saved_model.pb, None where nothing is dead.
 
     `keys` are those of the checkpoint that stay, `objects` its own object graph then; `removed` the variables that are
-    gone, `kept` why others that no function uses are not.
+    gone, `kept` why others that no function uses are not; `tables` and `assets`, the files for these alone, went, too.
     """
 
     model: Model
@@ -39,6 +40,8 @@ class Pruned:
     keys: list[str] = field(default_factory=list)
     objects: TrackableObjectGraph | None = None
     removal: Removal | None = None
+    tables: list[str] = field(default_factory=list)
+    assets: list[str] = field(default_factory=list)
 
 
 def prune(model: Model) -> Pruned:
@@ -53,7 +56,7 @@ def prune(model: Model) -> Pruned:
     if model.objects is None:
         return _prune_v1(model, meta, checkpoint)
     dead = find(model, meta, checkpoint)
-    removal = Removal(model.objects, dead.variables, dead.bound)
+    removal = Removal(model.objects, dead.objects, dead.bound)
     lost: set[str] = set()
     objects = None
     if checkpoint is not None:
@@ -61,13 +64,18 @@ def prune(model: Model) -> Pruned:
         if held is not None:
             objects, lost = removal.checkpoint(held)
     swapped = _swapped(model, dead.swaps)
-    new = _shrunk(swapped, meta, lost, removal)
+    new = _shrunk(swapped, meta, lost, removal, filling(model, dead.resources))
     removed = [v for key, v in model.variables.items() if key in removal.removed]
+    if new is not None:
+        gone = {asset.filename for asset in meta.asset_file_def}
+        files = sorted(gone - {meta.asset_file_def[i].filename for i in removal.assets()})
     kept = {model.variables[key].path: reason for key, reason in dead.kept.items()}
     if new is None:
         return Pruned(model, None, [], kept, checkpoint)
     keys = [key for key in checkpoint.dtypes if key not in lost] if checkpoint is not None else []
-    return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal)
+    paths = savedmodel.object_paths(model.objects)
+    tables = [paths.get(i, f"object {i}") for i in sorted(dead.resources)]
+    return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal, tables, files)
 
 
 def _prune_v1(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -> Pruned:
@@ -101,19 +109,27 @@ def _swapped(model: Model, swaps: dict[str, str]) -> Model:
     return edit.changed(model, [], graph=graph)
 
 
-def _shrunk(model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal) -> Model | None:
-    """The model without what is dead and what saved and restored it; None where nothing goes."""
+def _shrunk(model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal, calls: list[Node]) -> Model | None:
+    """The model without what is dead, what saved and restored it, and these calls; None where nothing goes."""
     keeper = Saver(model.program, meta)
     gone = [row for row in keeper.rows if row.key in lost]
-    needs = Entries(model, dropped=_dropped(gone), skipped=_skipped(gone))
-    needs.need(roots(model, meta))
+    doomed = {node.name for node in calls}
+    dropped = [*_dropped(gone), *(node for node in model.program.graph.nodes if node.name in doomed)]
+    needs = Entries(model, dropped=dropped, skipped=_skipped(gone))
+    needs.need(roots(model, meta, removal.removed))
     needs.need(_all_outputs(keeper.roots))
     functions, dead = shrink.functions(needs.needs)
     graph = shrink.graph(needs.needs)
     if not removal.removed and not functions and not dead and len(graph.node) == len(model.program.graph.nodes):
         return None
     _trim(keeper.rows, lost, functions, graph)
-    return edit.changed(model, functions, objects=removal.result(), graph=graph, dropped=dead)
+    new = removal.result()
+    assets = {meta.asset_file_def[i].tensor_info.name for i in removal.assets()}
+
+    def trimmed(raw: bytes) -> bytes:
+        return wire.without(raw, ASSETS, lambda one: AssetFileDef.FromString(one).tensor_info.name not in assets)
+
+    return edit.changed(model, functions, objects=new, graph=graph, dropped=dead, change_meta=trimmed)
 
 
 def _trim(rows: list[Row], lost: set[str], functions: list[FunctionDef], graph: GraphDef) -> None:

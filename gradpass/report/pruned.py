@@ -30,7 +30,8 @@ class PruneReport:
     """What `gradpass prune` did: what was dead, and how large the model was and is.
 
     `removed` are the paths of the variables that went, `kept` those that no function uses and that stay, each with the
-    reason. `after` is None where nothing was dead. `live` tells of a model in this process.
+    reason; `tables` and `outputs` went, too. `after` is None where nothing was dead. `live` tells of a model in this
+    process.
     """
 
     target: str
@@ -38,6 +39,7 @@ class PruneReport:
     after: Size | None
     removed: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     crosscheck: list[CheckRow] = field(default_factory=list)
@@ -79,6 +81,7 @@ class PruneReport:
             "after": None if self.after is None else as_json(self.after),
             "removed": self.removed,
             "kept": self.kept,
+            "tables": self.tables,
             "outputs": self.outputs,
             "diagnostics": [as_json(diagnostic) for diagnostic in self.diagnostics],
             "crosscheck": [row.to_json() for row in self.crosscheck],

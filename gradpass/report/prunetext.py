@@ -26,8 +26,9 @@ def render_pruned(report: PruneReport, width: int) -> Iterator[RenderableType]:
     for reason in dict.fromkeys(report.kept.values()):
         names = [name for name, why in report.kept.items() if why == reason]
         yield line(f"kept: {whom(names, 'variable')}: {visible(reason)}")
-    if report.outputs:
-        yield line(f"removed outputs: {', '.join(map(quoted, report.outputs))}")
+    for what, names in (("tables", report.tables), ("outputs", report.outputs)):
+        if names:
+            yield line(f"removed {what}: {', '.join(map(quoted, names))}")
     if report.after is not None:
         yield _sizes(report.before, report.after)
         yield Text("")
