@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -110,25 +111,57 @@ def fix_file(
     diff: bool = False,
     cross_check: bool = True,
     force: bool = False,
+    prune: Literal["dead", "loss"] | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> FixReport:
     """Repairs a target on disk into `out` (default: `TARGET-fixed` beside it) and proves the result.
 
     `options` go to `rewrite.fix.repair`: carrier, temperature, absolute_temperature, kernel, choice,
-    exact_only, rules.
+    exact_only, rules. With `prune` what is dead is removed first, as `prune_file` does ("loss": with `only_loss`).
     The input is never touched; nothing is written where nothing can be repaired or a cross-check fails.
     """
+    source = Path(target)
+    destination = Path(out) if out is not None else _beside(source, "fixed")
+    if not dry_run:
+        refuse_existing(destination, force)
+    how = {"entry": entry, "mode": mode, "diff": diff, "cross_check": cross_check, "progress": progress, **options}
+    if prune is None:
+        return _fixed(source, destination, dry_run=dry_run, force=force, **how)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
+        stage = Path(folder) / source.name
+        pruned = prune_file(
+            source, stage, entry=entry, only_loss=prune == "loss", cross_check=cross_check, progress=progress
+        )
+        pruned.dry_run = dry_run
+        smaller = stage if pruned.output is not None else source
+        report = _fixed(smaller, destination, dry_run=dry_run or bool(pruned.failed), force=force, **how)
+        if smaller is stage and report.output is None and not (dry_run or pruned.failed or report.failed):
+            _write(stage, destination, (stage / "saved_model.pb").read_bytes(), force=force)
+            report.output = str(destination)
+    pruned.output, report.pruned, report.before.target = report.output, pruned, str(source)
+    return report
+
+
+def _fixed(
+    source: Path,
+    destination: Path,
+    *,
+    entry: str | None,
+    mode: Mode,
+    dry_run: bool,
+    diff: bool,
+    cross_check: bool,
+    force: bool,
+    progress: Callable[[str], None],
+    **options: Any,
+) -> FixReport:
     from gradpass.program import savedmodel
     from gradpass.report.diff import graph_diff
     from gradpass.report.repair import FixReport, plan_of
     from gradpass.rewrite.fix import repair
     from gradpass.rewrite.harden import with_record
 
-    source = Path(target)
-    destination = Path(out) if out is not None else _beside(source, "fixed")
-    if not dry_run:
-        refuse_existing(destination, force)
     model = savedmodel.read(source)
     progress("repairing")
     done = repair(model, entry, mode, **options)
@@ -174,7 +207,7 @@ def harden(target: str | os.PathLike[str], out: str | os.PathLike[str] | None = 
     return destination
 
 
-def prune(target: Any, *inputs: Any, loss: Any = None, **options: Any) -> Any:
+def prune(target: Any, *inputs: Any, loss: Any = None, only_loss: bool = False, **options: Any) -> Any:
     """Removes what is dead: of a live model into one of its kind on the same variables, of a path into a folder.
 
     A live target (Keras model or layer, tf.Module, tf.function, callable) takes inputs and loss as `check` does; what
@@ -182,12 +215,12 @@ def prune(target: Any, *inputs: Any, loss: Any = None, **options: Any) -> Any:
     (the second argument, by default `TARGET-pruned` beside it) as `prune_file` does; a PruneReport comes back.
     """
     if _is_path(target):
-        if len(inputs) > 1 or loss is not None:
-            raise GradpassError(f"{target} is read, not run: inputs and loss= are for a live target")
-        return prune_file(target, *inputs, **options)
+        if len(inputs) > 1 or callable(loss):
+            raise GradpassError(f"{target} is read, not run: inputs are for a live target, and loss= names outputs")
+        return prune_file(target, *inputs, loss=loss, only_loss=only_loss, **options)
     from gradpass.live.pruned import prune as prune_live
 
-    return prune_live(target, inputs, loss=loss, **options)
+    return prune_live(target, inputs, loss=loss, only_loss=only_loss, **options)
 
 
 def prune_file(
@@ -195,6 +228,8 @@ def prune_file(
     out: str | os.PathLike[str] | None = None,
     *,
     entry: str | None = None,
+    loss: Collection[str] | None = None,
+    only_loss: bool = False,
     dry_run: bool = False,
     cross_check: bool = True,
     force: bool = False,
@@ -203,7 +238,9 @@ def prune_file(
     """Removes from a SavedModel what no entry needs, and proves that every output and variable keeps its bits.
 
     Written into `out` (default: `TARGET-pruned` beside it). `entry` is the signature of which is told what it does not
-    need. The input is never touched; nothing is written where nothing is dead or a cross-check fails.
+    need. `loss` names the outputs of which the loss is made, by default those that are floats; with `only_loss` the
+    others go, with what they alone need and with the methods that make them. The input is never touched; nothing is
+    written where nothing is dead or a cross-check fails.
     """
     from gradpass.pruning.disk import prune_to
 
@@ -212,7 +249,15 @@ def prune_file(
     if not dry_run:
         refuse_existing(destination, force)
     return prune_to(
-        source, destination, entry=entry, dry_run=dry_run, cross_check=cross_check, force=force, progress=progress
+        source,
+        destination,
+        entry=entry,
+        loss=loss,
+        without_rest=only_loss,
+        dry_run=dry_run,
+        cross_check=cross_check,
+        force=force,
+        progress=progress,
     )
 
 

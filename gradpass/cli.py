@@ -169,12 +169,18 @@ def check(
 )
 @click.option("--rule", "rules", multiple=True, metavar="OP=RULE", help="Use this rule for this op.")
 @click.option("--exact-only", is_flag=True, help="Only rules whose derivative is the true one.")
+@click.option(
+    "--prune",
+    type=click.Choice(["dead", "loss"]),
+    is_flag=False,
+    flag_value="dead",
+    help="Also remove what is dead, as `gradpass prune` does.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @click.option("--diff", is_flag=True, help="Show the nodes added and re-pointed.")
 @click.option("--no-crosscheck", is_flag=True, help="Write without proving the result.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @format_option(*(name for name in FORMATS if name != "model-explorer"))
-@later("--prune", is_flag=True)
 @later("--all", is_flag=True)
 @later("--through-stop-gradient", is_flag=True)
 def fix(
@@ -208,13 +214,21 @@ def fix(
 
 
 def _fix_live(
-    text: str, subject: Any, inputs: list[Any], output: Path | None, *, entry: str | None, diff: bool, **options: Any
+    text: str,
+    subject: Any,
+    inputs: list[Any],
+    output: Path | None,
+    *,
+    entry: str | None,
+    diff: bool,
+    prune: str | None,
+    **options: Any,
 ) -> FixReport:
     """Repairs what is no graph on disk."""
     from gradpass.api import refuse_existing
     from gradpass.live.fixed import fix_to
 
-    for option, given in (("--entry", entry), ("--diff", diff)):
+    for option, given in (("--entry", entry), ("--diff", diff), ("--prune", prune)):
         if given:
             raise GradpassError(f"{option} is for a graph on disk; leave it out for {text}")
     path = Path(text)
@@ -232,11 +246,28 @@ def _fix_live(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: TARGET-pruned)."
 )
 @entry_option
+@click.option(
+    "--prune",
+    "extent",
+    type=click.Choice(["dead", "loss"]),
+    default="dead",
+    show_default=True,
+    help="loss: also the outputs that no loss reads, with what they alone need.",
+)
+@click.option("--loss", multiple=True, metavar="OUTPUT", help="An output that the loss reads (default: all floats).")
 @click.option("--dry-run", is_flag=True, help="Say what is dead; write nothing.")
 @click.option("--no-crosscheck", is_flag=True, help="Write without proving the result.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @format_option("text", "json")
-def prune(target: Path, output: Path | None, style: str, no_crosscheck: bool, **options: Any) -> int:
+def prune(
+    target: Path,
+    output: Path | None,
+    style: str,
+    extent: str,
+    loss: Sequence[str],
+    no_crosscheck: bool,
+    **options: Any,
+) -> int:
     """Removes from the SavedModel TARGET what no output and no side effect needs, and proves that all else is the same.
 
     Dead are nodes, functions, captures and variables; these go out of the checkpoint too. Exit status: 0 done, or
@@ -245,8 +276,9 @@ def prune(target: Path, output: Path | None, style: str, no_crosscheck: bool, **
     from gradpass.api import prune_file
     from gradpass.report.terminal import progress, quiet_tensorflow
 
+    options |= {"loss": list(loss) or None, "only_loss": extent == "loss", "cross_check": not no_crosscheck}
     with progress(f"reading {target}") as say, quiet_tensorflow():
-        report = prune_file(target, output, cross_check=not no_crosscheck, progress=say, **options)
+        report = prune_file(target, output, progress=say, **options)
     emit(report, style, None)
     return report.exit_status
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ class Signature:
     outputs: list[str]
     variables: list[Any]
     call: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def without(self, outputs: Collection[str]) -> Signature:
+        """The same entry, some of its outputs left out."""
+        kept = [name for name in self.outputs if name not in outputs]
+
+        def call(inputs: dict[str, Any]) -> dict[str, Any]:
+            given = self.call(inputs)
+            return {name: given[name] for name in kept}
+
+        return replace(self, outputs=kept, call=call)
 
 
 @dataclass

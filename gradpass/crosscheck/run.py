@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +31,14 @@ def crosscheck(
     samples: int = 8,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    without: Mapping[str, Collection[str]] | None = None,
+    alike: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Checks a written model against its original, entry by entry: values, ONNX export, promised gradients.
 
-    `promised` says for an entry which variables must have a gradient now. A check's name carries the entry's where
-    there are several.
+    `promised` says for an entry which variables must have a gradient now. `without` are outputs of the original that
+    the other has not, by entry; `alike` tells of entries that another one runs the same function, which is exported for
+    both. A check's name carries the entry's where there are several.
     """
     checks: list[Check] = []
     with _quiet():
@@ -44,12 +47,15 @@ def crosscheck(
         if loaded.value is None:
             answers = [[Check(name, "failed", reason=loaded.reason) for name in VALUES + ONNX + VERDICT]] * len(entries)
         else:
+            for entry, outputs in (without or {}).items():
+                signatures = loaded.value[0].signatures
+                signatures[entry] = signatures[entry].without(outputs)
             pairs = [_Pair(original, *loaded.value, entry, samples, seed) for entry in entries]
             # TensorFlow no longer differentiates a loaded loop that was first run inside another function, as an export
             # runs it: gradients come first, of all entries.
             asked = [pair.asked(promised.get(pair.entry, []), mode, progress) for pair in pairs]
             answers = [
-                [*values, *pair.exported(values, progress), *verdict]
+                [*values, *pair.exported(values, (alike or {}).get(pair.entry), progress), *verdict]
                 for pair, (values, verdict) in zip(pairs, asked, strict=True)
             ]
         for entry, several in zip(entries, answers, strict=True):
@@ -89,10 +95,12 @@ class _Pair:
         progress(f"cross-check: promised gradients of {self.entry}")
         return values, guarded(VERDICT, verdict)
 
-    def exported(self, values: list[Check], progress: Callable[[str], None]) -> list[Check]:
+    def exported(self, values: list[Check], alike: str | None, progress: Callable[[str], None]) -> list[Check]:
         """What both give as ONNX models."""
 
         def onnx() -> list[Check]:
+            if alike is not None:
+                raise Skip(f"{alike} runs the same function")
             before = _signature(self.original, self.entry, "original")
             after = _signature(self.fixed, self.entry, "fixed model")
             return onnx_checks(ONNX, before, after, self._needed(values))

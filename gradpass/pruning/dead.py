@@ -53,8 +53,9 @@ class Entries:
         self.needs = Needs(model.program, dropped, skipped)
         methods = _methods(self.objects)
         own = {name for listed in methods.values() for name in listed}
-        for name in [n for n in exported(self.objects) if n not in own] if names is None else names:
-            self._call(name, (results or {}).get(name))
+        for name in exported(self.objects) if names is None else names:
+            if name not in own:
+                self._call(name, (results or {}).get(name))
         self.settle()
         # A table that nobody reads needs not be made and filled either.
         self.resources: set[int] = set()
@@ -124,12 +125,6 @@ def _methods(objects: SavedObjectGraph) -> dict[int, list[str]]:
     return found
 
 
-def unused_resources(model: Model) -> set[int]:
-    """The tables and other resources that no function reads."""
-    assert model.objects is not None
-    return _methods(model.objects).keys() - Entries(model).resources
-
-
 def filling(model: Model, resources: set[int]) -> list[Node]:
     """The calls by which a session makes and fills some tables."""
     assert model.objects is not None
@@ -162,12 +157,18 @@ def roots(model: Model, meta: MetaGraphDef, removed: Container[int] = ()) -> lis
     return found
 
 
-def find(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -> Dead:
-    """The dead variables of a SavedModel of TensorFlow 2."""
+def find(
+    model: Model,
+    meta: MetaGraphDef,
+    checkpoint: Checkpoint | None,
+    names: list[str] | None = None,
+    results: Mapping[str, list[int]] | None = None,
+) -> Dead:
+    """What is dead in a SavedModel of TensorFlow 2, for these functions and results of theirs: by default for all."""
     assert model.objects is not None
     objects = model.objects
-    resources = unused_resources(model)
-    entries = Entries(model, dropped=filling(model, resources))
+    resources = _methods(objects).keys() - Entries(model, names, results=results).resources
+    entries = Entries(model, names, filling(model, resources), results=results)
     entries.need(roots(model, meta))
     bound = entries.bound()
     used = entries.used()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
 
@@ -16,6 +17,7 @@ from gradpass.program import savedmodel
 from gradpass.program.model import Model
 from gradpass.program.writer import INDEX_FILE, Parts, link_tree, write_saved_model
 from gradpass.pruning.checkpoint import OBJECTS, Checkpoint
+from gradpass.pruning.outputs import Asked, only_loss
 from gradpass.pruning.prune import Pruned, prune
 from gradpass.pruning.tell import findings, size_of
 from gradpass.report.pruned import PruneReport
@@ -30,6 +32,8 @@ def prune_to(
     out: Path,
     *,
     entry: str | None,
+    loss: Collection[str] | None,
+    without_rest: bool,
     dry_run: bool,
     cross_check: bool,
     force: bool,
@@ -38,35 +42,59 @@ def prune_to(
     """Prunes the SavedModel `source` into `out`; see `gradpass.api.prune_file`."""
     model = savedmodel.read(source)
     progress("looking for what is dead")
-    done = prune(model)
+    asked = only_loss(model, loss) if without_rest else Asked()
+    done = prune(model, asked)
     before = size_of(model, _on_disk(source))
     after = None if done.pb is None else size_of(done.model)
     report = PruneReport(str(source), before, after, [v.path for v in done.removed], done.kept, dry_run=dry_run)
     report.tables = done.tables
-    report.diagnostics = findings(model, done, entry)
+    report.outputs = [f"{name}: {output}" for name, outputs in asked.outputs.items() for output in outputs]
+    report.diagnostics = findings(model, done, entry, loss)
     if dry_run or done.pb is None:
         return report
     progress("writing")
     with _staged(source, out, done) as stage:
         report.after = size_of(done.model, _on_disk(stage))
         if cross_check:
-            report.crosscheck = [*_variables(done, stage), *_prove(source, stage, model, progress)]
+            report.crosscheck = [*_variables(done, stage), *_prove(source, stage, model, asked, progress)]
         if not report.failed:
             _put(stage, out, force)
             report.output = str(out)
     return report
 
 
-def _prove(source: Path, stage: Path, model: Model, progress: Callable[[str], None]) -> list[CheckRow]:
+def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Callable[[str], None]) -> list[CheckRow]:
+    """The cross-checks of values and of the ONNX exports; one signature is exported where several run one function."""
     from gradpass.crosscheck import crosscheck
 
     entries = list(model.entries)
     if not entries:
         return [CheckRow("values", "skipped", None, None, "the model has no signature that could be run")]
     checks = crosscheck(
-        source, stage, entries=entries, promised={e: [] for e in entries}, mode="straight-through", progress=progress
+        source,
+        stage,
+        entries=entries,
+        promised={},
+        mode="straight-through",
+        progress=progress,
+        without=asked.outputs,
+        alike=_alike(model),
     )
-    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
+    # No gradient was promised by anybody.
+    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks if not c.name.startswith("verdict")]
+
+
+def _alike(model: Model) -> dict[str, str]:
+    """The signatures that run the same function as an earlier one, as those of a Keras export do."""
+    first: dict[Any, str] = {}
+    found = {}
+    for name, entry in model.entries.items():
+        called = [node.callee for node in entry.function.nodes if node.callee is not None]
+        if len(called) == 1 and not entry.function.is_graph:
+            other = first.setdefault((called[0], *entry.outputs), name)
+            if other != name:
+                found[name] = other
+    return found
 
 
 def _variables(done: Pruned, stage: Path) -> list[CheckRow]:

@@ -18,6 +18,7 @@ from gradpass.pruning.checkpoint import Checkpoint
 from gradpass.pruning.dead import Entries, filling, find, path_of, roots
 from gradpass.pruning.needs import Needs
 from gradpass.pruning.objects import Removal
+from gradpass.pruning.outputs import Asked
 from gradpass.pruning.saver import FIXED, Row, Saver
 
 ASSETS = 6  # field of meta_graph.proto: AssetFileDef
@@ -44,19 +45,21 @@ class Pruned:
     assets: list[str] = field(default_factory=list)
 
 
-def prune(model: Model) -> Pruned:
+def prune(model: Model, asked: Asked | None = None) -> Pruned:
     """What is left of a SavedModel without what nobody needs; writes nothing.
 
-    Raises GradpassError where the model is none that can be taken apart.
+    `asked` leaves out what somebody could need and does not. Raises GradpassError where the model is none that can be
+    taken apart.
     """
+    asked = asked or Asked()
     if model.kind not in ("savedmodel", "savedmodel-v1"):
         raise GradpassError(f"{model.path} is no SavedModel, and only there is known what is asked for and saved")
-    meta = savedmodel.meta_of(model)
+    meta = asked.meta(savedmodel.meta_of(model))
     checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
     if model.objects is None:
-        return _prune_v1(model, meta, checkpoint)
-    dead = find(model, meta, checkpoint)
-    removal = Removal(model.objects, dead.objects, dead.bound)
+        return _prune_v1(model, meta, checkpoint, asked)
+    dead = find(model, meta, checkpoint, asked.names(model), asked.results)
+    removal = Removal(model.objects, dead.objects | _methods(model, asked), dead.bound)
     lost: set[str] = set()
     objects = None
     if checkpoint is not None:
@@ -64,7 +67,7 @@ def prune(model: Model) -> Pruned:
         if held is not None:
             objects, lost = removal.checkpoint(held)
     swapped = _swapped(model, dead.swaps)
-    new = _shrunk(swapped, meta, lost, removal, filling(model, dead.resources))
+    new = _shrunk(swapped, meta, lost, removal, filling(model, dead.resources), asked)
     removed = [v for key, v in model.variables.items() if key in removal.removed]
     if new is not None:
         gone = {asset.filename for asset in meta.asset_file_def}
@@ -78,7 +81,18 @@ def prune(model: Model) -> Pruned:
     return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal, tables, files)
 
 
-def _prune_v1(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -> Pruned:
+def _methods(model: Model, asked: Asked) -> set[int]:
+    """The objects of functions that are not asked for."""
+    assert model.objects is not None
+    found = set()
+    for i, node in enumerate(model.objects.nodes):
+        names = set(node.function.concrete_functions) or {node.bare_concrete_function.concrete_function_name}
+        if names <= asked.functions:
+            found.add(i)
+    return found
+
+
+def _prune_v1(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None, asked: Asked) -> Pruned:
     """As `prune`, of a SavedModel of TensorFlow 1."""
     keeper = Saver(model.program, meta)
     found = v1.Graph(model, meta, roots(model, meta))
@@ -89,7 +103,13 @@ def _prune_v1(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None) -
     if not found.dead and not functions and not unused and len(graph.node) == len(model.program.graph.nodes):
         return Pruned(model, None, [], {}, checkpoint)
     _trim(keeper.rows, found.lost, functions, graph)
-    new = edit.changed(model, functions, graph=graph, dropped=unused, change_meta=found.collections)
+    new = edit.changed(
+        model,
+        functions,
+        graph=graph,
+        dropped=unused,
+        change_meta=lambda raw: asked.signatures(found.collections(raw), calls=False),
+    )
     removed = [variable for name, variable in model.variables.items() if name in found.dead]
     keys = [key for key in checkpoint.dtypes if key not in found.lost] if checkpoint is not None else []
     return Pruned(new, new.raw, removed, {}, checkpoint, keys)
@@ -109,13 +129,20 @@ def _swapped(model: Model, swaps: dict[str, str]) -> Model:
     return edit.changed(model, [], graph=graph)
 
 
-def _shrunk(model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal, calls: list[Node]) -> Model | None:
+def _shrunk(
+    model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal, calls: list[Node], asked: Asked
+) -> Model | None:
     """The model without what is dead, what saved and restored it, and these calls; None where nothing goes."""
     keeper = Saver(model.program, meta)
     gone = [row for row in keeper.rows if row.key in lost]
+    assets = {meta.asset_file_def[i].tensor_info.name for i in removal.assets()}
+    unfed = {one.tensor_info.name for one in meta.asset_file_def} - assets
     doomed = {node.name for node in calls}
-    dropped = [*_dropped(gone), *(node for node in model.program.graph.nodes if node.name in doomed)]
-    needs = Entries(model, dropped=dropped, skipped=_skipped(gone))
+    dropped = _dropped(gone)
+    for node in model.program.graph.nodes:
+        if node.name in doomed or any(f"{value}" in unfed for value in node.inputs):
+            dropped.append(node)
+    needs = Entries(model, asked.names(model), dropped, _skipped(gone), asked.results)
     needs.need(roots(model, meta, removal.removed))
     needs.need(_all_outputs(keeper.roots))
     functions, dead = shrink.functions(needs.needs)
@@ -124,10 +151,11 @@ def _shrunk(model: Model, meta: MetaGraphDef, lost: set[str], removal: Removal, 
         return None
     _trim(keeper.rows, lost, functions, graph)
     new = removal.result()
-    assets = {meta.asset_file_def[i].tensor_info.name for i in removal.assets()}
+    asked.described(model, new)
 
     def trimmed(raw: bytes) -> bytes:
-        return wire.without(raw, ASSETS, lambda one: AssetFileDef.FromString(one).tensor_info.name not in assets)
+        fed = wire.without(raw, ASSETS, lambda one: AssetFileDef.FromString(one).tensor_info.name not in assets)
+        return asked.signatures(fed, calls=True)
 
     return edit.changed(model, functions, objects=new, graph=graph, dropped=dead, change_meta=trimmed)
 

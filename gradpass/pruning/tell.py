@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from gradpass.errors import TargetError
-from gradpass.program.model import Entry, Model, Variable
-from gradpass.pruning.dead import Entries, exported
+from gradpass.program.model import UNNAMED, Entry, Model, Variable
+from gradpass.pruning.dead import Entries
+from gradpass.pruning.needs import Needs
+from gradpass.pruning.outputs import split_outputs
 from gradpass.pruning.prune import Pruned
 from gradpass.report.build import bytes_of
 from gradpass.report.codes import find
@@ -23,15 +26,16 @@ def size_of(model: Model, on_disk: int | None = None) -> Size:
     return Size(nodes, len(list(program.functions)), len(model.variables), parameters, on_disk)
 
 
-def findings(model: Model, done: Pruned, entry: str | None) -> list[Diagnostic]:
+def findings(model: Model, done: Pruned, entry: str | None, loss: Collection[str] | None = None) -> list[Diagnostic]:
     """The three kinds: dead for all, dead for the loss of an entry, alive for other entries only."""
     found = []
     if done.removed:
         found.append(_diagnostic("GP220", done.removed))
     chosen = _chosen(model, entry)
-    if chosen is not None and model.objects is not None:
-        found += _of_loss(model, chosen)
-        found += _of_others(model, chosen, {variable.key for variable in done.removed})
+    if chosen is not None:
+        removed = {variable.key for variable in done.removed}
+        found += _of_loss(model, chosen, loss, removed)
+        found += _of_others(model, chosen, removed)
     return found
 
 
@@ -45,13 +49,12 @@ def _chosen(model: Model, entry: str | None) -> Entry | None:
     return chosen
 
 
-def _of_loss(model: Model, entry: Entry) -> list[Diagnostic]:
-    """What an entry needs for outputs only of which no loss is made: those that are no floats."""
-    read, unread = split_outputs(entry)
+def _of_loss(model: Model, entry: Entry, loss: Collection[str] | None, removed: set[Any]) -> list[Diagnostic]:
+    """What an entry needs for outputs only of which no loss is made."""
+    read, unread = split_outputs(entry, loss)
     if not read or not unread:
         return []
-    name = str(entry.function.name)
-    idle = Entries(model, [name]).used() - Entries(model, [name], results={name: read}).used()
+    idle = _used(model, entry) - _used(model, entry, read) - removed
     variables = [model.variables[key] for key in model.variables if key in idle]
     if not variables:
         return []
@@ -59,35 +62,36 @@ def _of_loss(model: Model, entry: Entry) -> list[Diagnostic]:
     return [_diagnostic("GP221", variables, entry=quoted(entry.name), outputs=whom(outputs, "output"))]
 
 
-def split_outputs(entry: Entry) -> tuple[list[int], list[int]]:
-    """The places of the outputs of which a loss can be made, and of the others."""
-    from gradpass.flow.facts import is_float
+def _used(model: Model, entry: Entry, results: list[int] | None = None) -> set[Any]:
+    """The variables that an entry needs for all of its outputs, or for some."""
+    if model.objects is not None:
+        name = str(entry.function.name)
+        return Entries(model, [name], results=None if results is None else {name: results}).used()
+    needs = Needs(model.program)
+    needs.need(value for i, value in enumerate(entry.outputs.values()) if results is None or i in results)
+    return {name for name in model.variables if model.program.graph.by_name[name] in needs.nodes}
 
-    values = list(entry.outputs.values())
-    read = [i for i, value in enumerate(values) if is_float(value.dtype)]
-    return read, [i for i in range(len(values)) if i not in read]
 
-
-def _of_others(model: Model, entry: Entry, removed: set[int]) -> list[Diagnostic]:
-    assert model.objects is not None
-    mine = Entries(model, [str(entry.function.name)]).used()
-    everybody = Entries(model).used()
-    variables = [v for key, v in model.variables.items() if key in everybody - mine and key not in removed]
+def _of_others(model: Model, entry: Entry, removed: set[Any]) -> list[Diagnostic]:
+    """What other signatures, or functions that are none, need alone."""
+    by_name = {name: _used(model, other) for name, other in model.entries.items() if name != entry.name}
+    theirs = set().union(*by_name.values())
+    if model.objects is not None:
+        theirs |= Entries(model).used()
+    alone = theirs - _used(model, entry)
+    variables = [v for key, v in model.variables.items() if key in alone and key not in removed]
     if not variables:
         return []
     wanted = {variable.key for variable in variables}
-    own = str(entry.function.name)
-    labels = {str(other.function.name): name for name, other in model.entries.items()}
-    others = [n for n in exported(model.objects) if n != own and not wanted.isdisjoint(Entries(model, [n]).used())]
-    named = dict.fromkeys(labels[name] for name in others if name in labels)
-    told = whom(list(named), "signature") if named else "functions that are no signatures"
+    named = [name for name, used in by_name.items() if not wanted.isdisjoint(used)]
+    told = whom(named, "signature") if named else "functions that are no signatures"
     return [_diagnostic("GP222", variables, entry=quoted(entry.name), others=told)]
 
 
 def _diagnostic(number: str, variables: Iterable[Variable], **words: str) -> Diagnostic:
     code = find(number)
     listed = list(variables)
-    names = [variable.path for variable in listed]
+    names = [_label(variable) for variable in listed]
     words |= {"whom": whom(names, "variable"), "bytes": size(sum(map(bytes_of, listed)))}
     return Diagnostic(
         code.code,
@@ -99,3 +103,9 @@ def _diagnostic(number: str, variables: Iterable[Variable], **words: str) -> Dia
         parameters=sum(variable.parameters for variable in listed),
         fix=Fix(code.fix or "prune"),
     )
+
+
+def _label(variable: Variable) -> str:
+    """The path of a variable, which is its own, and its name where that says more."""
+    named = variable.name in variable.path or UNNAMED.match(variable.name)
+    return variable.path if named else f"{variable.path} ({variable.name})"

@@ -24,6 +24,10 @@ STATUS_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 def render_fix(report: FixReport, width: int) -> Iterator[RenderableType]:
     """The whole of a repair, ending with the line that says what was written."""
+    if report.pruned is not None:
+        from gradpass.report.prunetext import render_removal
+
+        yield from render_removal(report.pruned, width)
     if report.repaired:
         yield from _targets(report)
     if report.plan:

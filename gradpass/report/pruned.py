@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradpass.report.diagnostics import Diagnostic, as_json
-from gradpass.report.repair import CheckRow
 from gradpass.report.words import visible
+
+if TYPE_CHECKING:
+    from gradpass.report.repair import CheckRow
 
 
 @dataclass(frozen=True)

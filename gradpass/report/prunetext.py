@@ -19,6 +19,12 @@ ROWS = ("nodes", "functions", "variables", "parameters", "bytes")
 
 def render_pruned(report: PruneReport, width: int) -> Iterator[RenderableType]:
     """The whole of a pruning, ending with the line that says what was written."""
+    yield from render_removal(report, width)
+    yield line(report.outcome, "bold green" if report.ok else "bold red")
+
+
+def render_removal(report: PruneReport, width: int) -> Iterator[RenderableType]:
+    """What was dead, the sizes and the cross-checks."""
     told = Report(report.target, [], report.diagnostics, __version__, "")
     for diagnostic in report.diagnostics:
         yield from render_diagnostic(diagnostic, told, width)
@@ -34,7 +40,6 @@ def render_pruned(report: PruneReport, width: int) -> Iterator[RenderableType]:
         yield Text("")
     if report.crosscheck:
         yield from render_crosscheck(report.crosscheck)
-    yield line(report.outcome, "bold green" if report.ok else "bold red")
 
 
 def _sizes(before: Size, after: Size) -> RenderableType:

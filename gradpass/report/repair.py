@@ -12,6 +12,7 @@ from gradpass.report.diagnostics import Report, Severity, as_json
 from gradpass.report.words import quoted, visible
 
 if TYPE_CHECKING:
+    from gradpass.report.pruned import PruneReport
     from gradpass.rewrite.fix import Repair
 
 
@@ -67,7 +68,8 @@ class FixReport:
     """What `gradpass fix` did: the verdict before and after, the plan, the cross-checks, where the output is.
 
     `after` is None where nothing was repaired; `output` is None where nothing was written. `diff` is shown on request.
-    `live` tells of a repair in this process, of which nothing is written before somebody saves it.
+    `live` tells of a repair in this process, of which nothing is written before somebody saves it. `pruned` is what was
+    removed before, where that was asked for.
     """
 
     before: Report
@@ -78,6 +80,7 @@ class FixReport:
     dry_run: bool = False
     diff: str = ""
     live: bool = False
+    pruned: PruneReport | None = None
 
     @property
     def left(self) -> Report:
@@ -91,8 +94,9 @@ class FixReport:
 
     @property
     def failed(self) -> list[CheckRow]:
-        """The cross-checks that failed."""
-        return [row for row in self.crosscheck if row.status == "failed"]
+        """The cross-checks that failed, those of the pruning among them."""
+        rows = [*(self.pruned.crosscheck if self.pruned else ()), *self.crosscheck]
+        return [row for row in rows if row.status == "failed"]
 
     @property
     def ok(self) -> bool:
@@ -148,6 +152,7 @@ class FixReport:
             "crosscheck": [row.to_json() for row in self.crosscheck],
             "output": self.output,
             "diff": self.diff or None,
+            "prune": self.pruned.to_json() if self.pruned else None,
         }
 
     def render(self, width: int) -> Iterable[Any]:
