@@ -145,6 +145,8 @@ class Needs:
         self.nodes.add(node)
         if node.function.is_graph:  # where nothing runs that is not asked for, not even what has an effect
             self._todo.extend(each for each in node.controls if each not in self.dropped)
+        else:  # elsewhere they are looked at for themselves, but for those that only bundle others
+            self._todo.extend(each for each in node.controls if each.op == "NoOp")
         found = site(node)
         if found is None:
             left_out = self.skipped.get(node, ())
