@@ -24,6 +24,10 @@ READING = frozenset(
     }
 )  # fmt: skip
 
+# The first variables of a loop count its turns and say how many there may be: TensorFlow's gradient takes them by place
+# (tensorflow/python/ops/while_v2.py, _WhileGrad).
+COUNTERS = 2
+
 
 class Needs:
     """Grows from what it is told to need. `nodes` are those needed, `functions` those that somebody runs.
@@ -141,6 +145,8 @@ class Needs:
         self.nodes.add(node)
         if node.function.is_graph:  # where nothing runs that is not asked for, not even what has an effect
             self._todo.extend(each for each in node.controls if each not in self.dropped)
+        else:  # elsewhere they are looked at for themselves, but for those that only bundle others
+            self._todo.extend(each for each in node.controls if each.op == "NoOp")
         found = site(node)
         if found is None:
             left_out = self.skipped.get(node, ())
@@ -153,6 +159,7 @@ class Needs:
             self._run(name)
         if found.condition is not None:
             self._todo.append(Slot(found.condition, "result", 0))
+            self._todo.extend(Slot(found.bodies[0], "argument", i) for i in range(min(COUNTERS, len(node.inputs))))
         for i, value in enumerate(node.inputs[found.skip :]):
             if any(self.argument(name, i) for name in found.functions):
                 self._todo.append(value)
