@@ -130,7 +130,9 @@ def slots_of_an_old_optimizer(path: Path) -> Split:
     """Slots of a variable that is alive and of one that is dead, and numbers that the optimizer trains on with."""
     _with_slots(path, tf_keras.optimizers.legacy.Adam())
     stay = "Adam/kernel/m Adam/kernel/v optimizer/iter optimizer/beta_1 optimizer/beta_2 optimizer/decay"
-    return split("dead Adam/Variable/m Adam/Variable/v", f"alive/kernel alive/bias optimizer/learning_rate {stay}")
+    alive = f"alive/kernel alive/bias optimizer/learning_rate {stay}"
+    keys = "dead dead/.OPTIMIZER_SLOT/optimizer/m dead/.OPTIMIZER_SLOT/optimizer/v"
+    return split("dead Adam/Variable/m Adam/Variable/v", alive, keys=keys)
 
 
 @shown
@@ -152,7 +154,7 @@ def tf_keras_folder(path: Path) -> Split:
 def folder_model() -> Any:
     """A trained model of tf_keras, of whose two heads one is called and dropped."""
 
-    class Model(tf_keras.Model):
+    class Headed(tf_keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.body, self.unused = tf_keras.layers.Dense(3), tf_keras.layers.Dense(2)
@@ -163,7 +165,7 @@ def folder_model() -> Any:
             return h
 
     tf_keras.utils.set_random_seed(6)
-    model = Model()
+    model = Headed()
     model.compile("adam", "mse")
     model.fit(tf.random.normal([8, 4]), tf.zeros([8, 3]), verbose=0)
     return model

@@ -17,13 +17,15 @@ F32 = tf.float32
 class Split:
     """What must go and what must stay: variables by their paths in the object graph (TensorFlow 1: by name).
 
-    `tables` are the objects of tables that must go, and `assets` their files.
+    `tables` are the objects of tables that must go, and `assets` their files; `keys` those of the checkpoint, where
+    they are not called by the paths.
     """
 
     dead: frozenset[str]
     alive: frozenset[str]
     tables: frozenset[str] = frozenset()
     assets: frozenset[str] = frozenset()
+    keys: frozenset[str] | None = None
 
 
 Builder = Callable[[Path], Split]
@@ -36,9 +38,10 @@ def shown(builder: Builder) -> Builder:
     return builder
 
 
-def split(dead: str, alive: str, tables: str = "", assets: str = "") -> Split:
+def split(dead: str, alive: str, tables: str = "", assets: str = "", keys: str | None = None) -> Split:
     """A Split of names in one string each, with blanks between."""
-    return Split(*(frozenset(names.split()) for names in (dead, alive, tables, assets)))
+    sets = (frozenset(names.split()) for names in (dead, alive, tables, assets))
+    return Split(*sets, keys=None if keys is None else frozenset(keys.split()))
 
 
 def variable(*shape: int, name: str | None = None, dtype: tf.DType = F32, seed: int = 0) -> tf.Variable:
@@ -90,7 +93,9 @@ class Block(tf.Module):
 class Bert(tf.Module):
     """A transformer by hand with a pooler and a language-model head, of which `serve` gives the hidden states only."""
 
-    def __init__(self, call_pooler: bool, vocabulary: int = 40, size: int = 8, layers: int = 2, length: int = 5) -> None:
+    def __init__(
+        self, call_pooler: bool, vocabulary: int = 40, size: int = 8, layers: int = 2, length: int = 5
+    ) -> None:
         super().__init__()
         self.call_pooler = call_pooler
         self.tokens = variable(vocabulary, size, name="tokens")

@@ -9,13 +9,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnxruntime
 import tensorflow as tf
+import tf2onnx
 
 OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 UNKNOWN = 3  # the size of an axis that the signature leaves open
 CRC = 4  # bytes of the checksum of the lengths of strings
 
+Inputs = dict[str, np.ndarray]
 Answers = dict[str, dict[str, np.ndarray]]
 
 
@@ -30,7 +33,7 @@ def fed(name: str, dtype: tf.DType, shape: Any) -> np.ndarray:
     return rng.normal(size=sizes).astype(dtype.as_numpy_dtype)
 
 
-def _inputs(signature: Any) -> dict[str, np.ndarray]:
+def _inputs(signature: Any) -> Inputs:
     return {name: fed(name, spec.dtype, spec.shape) for name, spec in signature.structured_input_signature[1].items()}
 
 
@@ -45,15 +48,20 @@ def loaded(path: Path) -> Answers:
     return {f"{name} {i}": _run(model.signatures[name]) for name in sorted(model.signatures) for i in range(2)}
 
 
-def layered(path: Path) -> Answers:
-    """Every signature, as a layer of Keras; it takes one input, so that signatures of several are not asked."""
-    signatures = tf.saved_model.load(str(path)).signatures
+def inputs(path: Path) -> dict[str, Inputs]:
+    """What each signature is fed with."""
+    model = tf.saved_model.load(str(path))
+    return {name: _inputs(signature) for name, signature in model.signatures.items()}
+
+
+def layered(path: Path, given: Mapping[str, Inputs]) -> Answers:
+    """Signatures on what they are given, as a layer of Keras; it takes one input: those of several are not asked."""
     found: Answers = {}
-    for name in sorted(signatures):
-        inputs = _inputs(signatures[name])
-        if len(inputs) == 1:
-            given = keras.layers.TFSMLayer(str(path), call_endpoint=name)(tf.constant(*inputs.values()))
-            found[name] = {output: value.numpy() for output, value in sorted(given.items())}
+    for name, fed_with in given.items():
+        if len(fed_with) == 1:
+            result = keras.layers.TFSMLayer(str(path), call_endpoint=name)(tf.constant(*fed_with.values()))
+            outputs = result if isinstance(result, dict) else {"": result}
+            found[name] = {output: value.numpy() for output, value in sorted(outputs.items())}
     return found
 
 
@@ -83,9 +91,34 @@ def saved_again(path: Path, out: Path) -> Answers:
     return loaded(out)
 
 
+def converted(path: Path) -> Answers:
+    """Every signature, as its ONNX export runs in onnxruntime."""
+    loaded_model = tf.saved_model.load(str(path))  # which is held: a signature alone does not keep its variables
+    signatures = loaded_model.signatures
+    found: Answers = {}
+    for name in sorted(signatures):
+        given = _inputs(signatures[name])
+        specs = [tf.TensorSpec(value.shape, value.dtype, name=key) for key, value in given.items()]
+
+        @tf.function(input_signature=specs, autograph=False)
+        def run(*inputs: Any, name: str = name, keys: tuple[str, ...] = tuple(given)) -> Any:
+            return signatures[name](**dict(zip(keys, inputs, strict=True)))
+
+        model, _ = tf2onnx.convert.from_function(run, specs, opset=17)
+        running = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        outputs = sorted(output.name for output in running.get_outputs())
+        found[name] = dict(zip(outputs, running.run(outputs, given), strict=True))
+    return found
+
+
 def assert_same_answers(one: Answers, other: Answers) -> None:
     """Equal bits, by entry and output; -0.0 is not 0.0."""
     assert _bits(one) == _bits(other)
+
+
+def assert_same_values(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    """Equal bits, one by one."""
+    assert [(v.dtype, v.shape, _raw(v)) for v in one] == [(v.dtype, v.shape, _raw(v)) for v in other]
 
 
 def _bits(answers: Answers) -> dict[str, Any]:
@@ -132,9 +165,9 @@ def _child(held: Any, name: str) -> Any:
 
 
 def assert_smaller(original: Path, pruned: Path, lost: set[str]) -> None:
-    """The checkpoint's data are smaller by just the lost tensors and what the object graph in it lost, the folder by
+    """The data of the checkpoint are smaller by just the lost tensors and what its object graph lost.
 
-    at least the lost tensors.
+    The folder is smaller by the lost tensors at least.
     """
     sizes = {path: _sizes(path) for path in (original, pruned)}
     for path, by_key in sizes.items():

@@ -122,7 +122,7 @@ def v1_partitioned(path: Path) -> Split:
         return {"y": x @ tf.convert_to_tensor(alive)}
 
     _saved(path, outputs)
-    return split("dead/part_0 dead/part_1", "alive/part_0 alive/part_1")
+    return split("dead/part_0 dead/part_1", "alive/part_0 alive/part_1", keys="dead")
 
 
 def _loop(path: Path, prepare: Callable[[], Any]) -> None:
