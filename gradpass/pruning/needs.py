@@ -28,6 +28,11 @@ READING = frozenset(
 # (tensorflow/python/ops/while_v2.py, _WhileGrad).
 COUNTERS = 2
 
+# Functions that do the same on different devices, as the LSTM of tf_keras has them; TensorFlow's optimizer lets one
+# stand for the other, so that they must take and give the same
+# (tensorflow/core/grappler/optimizers/implementation_selector.h).
+IMPLEMENTS = "api_implements"
+
 
 class Needs:
     """Grows from what it is told to need. `nodes` are those needed, `functions` those that somebody runs.
@@ -48,6 +53,7 @@ class Needs:
         self._sites: dict[str, list[Node]] = {}  # function -> the nodes that run it, of those needed
         self._effects: dict[str, bool] = {}
         self._whole: set[str] = set()
+        self._implementations: dict[bytes, list[str]] | None = None
         self._todo: deque[Node | Value | Slot] = deque()
 
     def need_call(self, name: str, arguments: int, results: Iterable[int] | None = None) -> None:
@@ -113,11 +119,24 @@ class Needs:
         self.functions.add(name)
         function = self.program.function(name)
         self._todo.extend(node for node in function.nodes if node not in self.dropped and self.has_effect(node))
-        for value in function.proto.attr.values():
-            if value.WhichOneof("value") == "s":  # the other half of a pair of forward and backward functions
+        for label, value in function.proto.attr.items():
+            if label == IMPLEMENTS:
+                for other in self._alike()[value.s]:
+                    self.need_whole(other)
+            elif value.WhichOneof("value") == "s":  # the other half of a pair of forward and backward functions
                 self.need_whole(value.s.decode(errors="replace"))
         for gradient in self.program.function_gradients.get(name, ()):
             self.need_whole(gradient)
+
+    def _alike(self) -> dict[bytes, list[str]]:
+        """The functions by what they implement."""
+        if self._implementations is None:
+            self._implementations = {}
+            for name in self.program.functions:
+                label = self.program.function(name).proto.attr.get(IMPLEMENTS)
+                if label is not None:
+                    self._implementations.setdefault(label.s, []).append(name)
+        return self._implementations
 
     def _spread(self) -> None:
         while self._todo:

@@ -54,6 +54,8 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
     asked = asked or Asked()
     if model.kind not in ("savedmodel", "savedmodel-v1"):
         raise GradpassError(f"{model.path} is no SavedModel, and only there is known what is asked for and saved")
+    if savedmodel.meta_graphs(model) > 1:
+        raise GradpassError(f"{model.path} holds several MetaGraphs, which share one checkpoint; save one alone")
     meta = asked.meta(savedmodel.meta_of(model))
     checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
     if model.objects is None:

@@ -194,6 +194,27 @@ def test_a_function_that_is_mapped_over_data_is_left_whole(tmp_path: Path) -> No
     assert ops(model)["Tanh"] == ops(done.model)["Tanh"] == 1
 
 
+def test_functions_that_stand_for_each_other_are_left_whole(tmp_path: Path) -> None:
+    """As the LSTM of tf_keras has one for each device, which TensorFlow's optimizer swaps."""
+    attributes = {"api_implements": "pair"}
+
+    @tf.function(experimental_attributes=attributes)
+    def one(x: Any, a: Any, b: Any) -> Any:
+        return x @ a, tf.tanh(x @ b)
+
+    @tf.function(experimental_attributes=attributes)
+    def other(x: Any, a: Any, b: Any) -> Any:
+        return x @ a, tf.tanh(tf.identity(x) @ b)
+
+    def body(m: Any, x: Any) -> Any:
+        other(x, m.a, m.b)
+        return {"y": one(x, m.a, m.b)[0]}
+
+    model, done = pruned(body, tmp_path)
+    assert removed(done) == {"c", "count"}
+    assert ops(model)["Tanh"] == ops(done.model)["Tanh"] == 2
+
+
 def test_a_second_pruning_finds_nothing(tmp_path: Path) -> None:
     def body(m: Any, x: Any) -> Any:
         tf.cond(tf.reduce_sum(x) > 0, lambda: x @ m.b, lambda: x @ m.c)
