@@ -14,9 +14,9 @@ import tf_keras
 import gradpass as gp
 from gradpass.program.savedmodel import read
 from gradpass.report.pruned import PruneReport
-from tests.prune import keras_models, oddities, v1_models  # noqa: F401  they add their models
-from tests.prune.models import MODELS, Split
-from tests.prune.oracles import (
+from tests.pruning import keras_models, oddities, v1_models  # noqa: F401  they add their models
+from tests.pruning.models import MODELS, Split
+from tests.pruning.oracles import (
     SUFFIX,
     Answers,
     assert_same_answers,

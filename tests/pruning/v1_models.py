@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tests.prune.models import Split, shown, split
+from tests.pruning.models import Split, shown, split
 
 v1 = tf.compat.v1
 Outputs = dict[str, Any]

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from gradpass.program.savedmodel import read
-from tests.prune.models import IDS, Dense, Split, X, serving, shown, split, variable
+from tests.pruning.models import IDS, Dense, Split, X, serving, shown, split, variable
 
 layers = keras.layers
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradpass as gp
-from tests.prune.oracles import SUFFIX, assert_same_answers, assert_smaller, assert_variables_stay, loaded, values
+from tests.pruning.oracles import SUFFIX, assert_same_answers, assert_smaller, assert_variables_stay, loaded, values
 from tests.random_graphs import COLS, FLOAT_OPS, ROWS, Graph, graphs, run
 
 NAMES = "abcdef"

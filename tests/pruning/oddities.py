@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tests.prune.models import F32, Split, X, serving, shown, split, variable
+from tests.pruning.models import F32, Split, X, serving, shown, split, variable
 
 WORDS = ("red", "green", "blue")
 CALLED: list[Any] = []  # py_function finds its function in this process, for as long as somebody holds it

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 import gradpass as gp
-from tests.prune.models import MODELS
-from tests.prune.oracles import (
+from tests.pruning.models import MODELS
+from tests.pruning.oracles import (
     OBJECTS,
     SUFFIX,
     assert_same_answers,
