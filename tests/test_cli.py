@@ -172,7 +172,6 @@ def test_commands_to_come_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["fix", "x", "--prune"],
         ["fix", "x", "--all"],
         ["fix", "x", "--through-stop-gradient"],
     ],

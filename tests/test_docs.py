@@ -47,8 +47,8 @@ def test_the_hook_is_the_one_of_the_docs() -> None:
     assert shown["id"] == hook["id"] and parses(f"{hook['entry']} {' '.join(shown['args'])}")
 
 
-def test_the_training_page_shows_what_its_script_prints() -> None:
-    command = [sys.executable, "-m", "scripts.render_training", "--check"]
+def test_pages_that_are_scripts_show_what_they_print() -> None:
+    command = [sys.executable, "-m", "scripts.render_pages", "--check"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
 

@@ -50,6 +50,11 @@ def read(path: str | Path) -> Model:
     return parse(path, _bytes(path / "saved_model.pb" if folder else path), folder)
 
 
+def meta_graphs(model: Model) -> int:
+    """How many MetaGraphs the file of a model holds."""
+    return len(skim.payloads(model.raw, META_GRAPHS))
+
+
 def meta_of(model: Model) -> MetaGraphDef:
     """The MetaGraph that a model was read from, without its graph."""
     return _split(skim.payloads(model.raw, META_GRAPHS)[model.meta_index])[0]

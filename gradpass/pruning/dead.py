@@ -9,6 +9,7 @@ from pathlib import Path
 from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
+from gradpass.errors import GradpassError
 from gradpass.program.graph import Node, Program, Value
 from gradpass.program.model import Model
 from gradpass.pruning.checkpoint import Checkpoint
@@ -227,6 +228,7 @@ def _of_sessions(
     for i, key in keys.items():
         if key in handles:
             restored[handles[key]] = i
+    _distinct(model, restored, dead)
     partner = _bound_to(model, restored)
     swaps: dict[str, str] = {}
     for handle, i in restored.items():
@@ -244,6 +246,20 @@ def _of_sessions(
         dead.discard(i)
         kept[i] = reason
     return swaps
+
+
+def _distinct(model: Model, restored: Mapping[Node, int], dead: set[int]) -> None:
+    """Refuses where a dead and a living variable are one to a session, which goes by the name that they bear."""
+    named: dict[str, int] = {}
+    for handle, i in restored.items():
+        attr = handle.attr("shared_name")
+        name = attr.s.decode() if attr is not None and attr.s else handle.name
+        other = named.setdefault(name, i)
+        if (other in dead) != (i in dead):
+            raise GradpassError(
+                f"{model.path}: two variables bear the name {name!r} in the graph, one of them dead and one alive; "
+                "give them names of their own and save the model again"
+            )
 
 
 def _keys(objects: SavedObjectGraph, checkpoint: Checkpoint) -> dict[int, str]:

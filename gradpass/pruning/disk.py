@@ -79,6 +79,7 @@ def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Call
         progress=progress,
         without=asked.outputs,
         alike=_alike(model),
+        graphs=True,
     )
     # No gradient was promised by anybody.
     return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks if not c.name.startswith("verdict")]

@@ -24,6 +24,15 @@ READING = frozenset(
     }
 )  # fmt: skip
 
+# The first variables of a loop count its turns and say how many there may be: TensorFlow's gradient takes them by place
+# (tensorflow/python/ops/while_v2.py, _WhileGrad).
+COUNTERS = 2
+
+# Functions that do the same on different devices, as the LSTM of tf_keras has them; TensorFlow's optimizer lets one
+# stand for the other, so that they must take and give the same
+# (tensorflow/core/grappler/optimizers/implementation_selector.h).
+IMPLEMENTS = "api_implements"
+
 
 class Needs:
     """Grows from what it is told to need. `nodes` are those needed, `functions` those that somebody runs.
@@ -44,6 +53,7 @@ class Needs:
         self._sites: dict[str, list[Node]] = {}  # function -> the nodes that run it, of those needed
         self._effects: dict[str, bool] = {}
         self._whole: set[str] = set()
+        self._implementations: dict[bytes, list[str]] | None = None
         self._todo: deque[Node | Value | Slot] = deque()
 
     def need_call(self, name: str, arguments: int, results: Iterable[int] | None = None) -> None:
@@ -109,11 +119,24 @@ class Needs:
         self.functions.add(name)
         function = self.program.function(name)
         self._todo.extend(node for node in function.nodes if node not in self.dropped and self.has_effect(node))
-        for value in function.proto.attr.values():
-            if value.WhichOneof("value") == "s":  # the other half of a pair of forward and backward functions
+        for label, value in function.proto.attr.items():
+            if label == IMPLEMENTS:
+                for other in self._alike()[value.s]:
+                    self.need_whole(other)
+            elif value.WhichOneof("value") == "s":  # the other half of a pair of forward and backward functions
                 self.need_whole(value.s.decode(errors="replace"))
         for gradient in self.program.function_gradients.get(name, ()):
             self.need_whole(gradient)
+
+    def _alike(self) -> dict[bytes, list[str]]:
+        """The functions by what they implement."""
+        if self._implementations is None:
+            self._implementations = {}
+            for name in self.program.functions:
+                label = self.program.function(name).proto.attr.get(IMPLEMENTS)
+                if label is not None:
+                    self._implementations.setdefault(label.s, []).append(name)
+        return self._implementations
 
     def _spread(self) -> None:
         while self._todo:
@@ -141,6 +164,8 @@ class Needs:
         self.nodes.add(node)
         if node.function.is_graph:  # where nothing runs that is not asked for, not even what has an effect
             self._todo.extend(each for each in node.controls if each not in self.dropped)
+        else:  # elsewhere they are looked at for themselves, but for those that only bundle others
+            self._todo.extend(each for each in node.controls if each.op == "NoOp")
         found = site(node)
         if found is None:
             left_out = self.skipped.get(node, ())
@@ -153,6 +178,7 @@ class Needs:
             self._run(name)
         if found.condition is not None:
             self._todo.append(Slot(found.condition, "result", 0))
+            self._todo.extend(Slot(found.bodies[0], "argument", i) for i in range(min(COUNTERS, len(node.inputs))))
         for i, value in enumerate(node.inputs[found.skip :]):
             if any(self.argument(name, i) for name in found.functions):
                 self._todo.append(value)

@@ -54,6 +54,8 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
     asked = asked or Asked()
     if model.kind not in ("savedmodel", "savedmodel-v1"):
         raise GradpassError(f"{model.path} is no SavedModel, and only there is known what is asked for and saved")
+    if savedmodel.meta_graphs(model) > 1:
+        raise GradpassError(f"{model.path} holds several MetaGraphs, which share one checkpoint; save one alone")
     meta = asked.meta(savedmodel.meta_of(model))
     checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
     if model.objects is None:
@@ -100,7 +102,7 @@ def _prune_v1(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None, a
     needs.need([*found.asked, *_all_outputs(keeper.roots)])
     functions, unused = shrink.functions(needs)
     graph = shrink.graph(needs)
-    if not found.dead and not functions and not unused and len(graph.node) == len(model.program.graph.nodes):
+    if not found.dead and not functions and not unused:
         return Pruned(model, None, [], {}, checkpoint)
     _trim(keeper.rows, found.lost, functions, graph)
     new = edit.changed(
@@ -147,7 +149,8 @@ def _shrunk(
     needs.need(_all_outputs(keeper.roots))
     functions, dead = shrink.functions(needs.needs)
     graph = shrink.graph(needs.needs)
-    if not removal.removed and not functions and not dead and len(graph.node) == len(model.program.graph.nodes):
+    # Every model that TensorFlow writes has nodes in its top-level graph that read variables for nobody.
+    if not removal.removed and not functions and not dead:
         return None
     _trim(keeper.rows, lost, functions, graph)
     new = removal.result()

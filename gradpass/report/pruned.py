@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gradpass.report.diagnostics import Diagnostic, as_json
-from gradpass.report.words import visible
+from gradpass.report.words import plural, size, visible
 
 if TYPE_CHECKING:
     from gradpass.report.repair import CheckRow
@@ -64,6 +64,18 @@ class PruneReport:
     def exit_status(self) -> int:
         """What `gradpass prune` exits with."""
         return 0 if self.ok else 1
+
+    @property
+    def removal(self) -> str:
+        """What went, in a sentence."""
+        if self.after is None:
+            return "nothing is dead"
+        saved = self.before.bytes - self.after.bytes if self.before.bytes and self.after.bytes else 0
+        return (
+            f"removed {plural(len(self.removed), 'variable')} "
+            f"({plural(self.before.parameters - self.after.parameters, 'parameter')}), "
+            f"{plural(self.before.nodes - self.after.nodes, 'node')} and {size(saved)} on disk"
+        )
 
     @property
     def outcome(self) -> str:

@@ -108,7 +108,9 @@ class FixReport:
         """What no finding tells: other refusals, the cross-checks that prove nothing, what was written."""
         told = {i for i, diagnostic in enumerate(self.before.diagnostics) if diagnostic.fix.kind == "refuse"}
         refused = [step for step in self.plan if step.declined and step.diagnostic not in told]
+        pruned = self.pruned.removal if self.pruned else None
         return [
+            *([Remark("note", "gradpass fix --prune", pruned)] if pruned else []),
             *(Remark("note", "gradpass fix", visible(f"left as it is: {step.declined}")) for step in refused),
             *(
                 Remark("error" if row.status == "failed" else "note", f"cross-check {row.name}", row.told)

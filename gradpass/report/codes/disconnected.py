@@ -154,8 +154,8 @@ class OrphanVariables(Code):
     name = "orphan-variables"
     severity = "note"
     message = "no function uses {whom}: {bytes} of weights that nothing can train"
-    help = "call the layer if it is to learn; optimizer slots and the copy of a Keras export do no harm"
-    fix = "advise"
+    help = "call the layer if it is to learn; `gradpass prune` removes what is dead, as the copy of a Keras export"
+    fix = "prune"
     failing = """
 v = tf.Variable([1.0, 2.0])
 w = tf.Variable([3.0, 4.0])

@@ -1,4 +1,4 @@
-"""Runs the script of docs/training.md and writes below each block what it prints; `--check` only compares."""
+"""Runs the scripts that are pages of docs/ and writes below each block what it prints; `--check` only compares."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 
 from gradpass import GradientWarning
 
-PAGE = Path(__file__).parent.parent / "docs" / "training.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = ("training.md", "pruning.md")
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", re.DOTALL)
 SCRIPT = "train.py"
 
@@ -76,16 +77,18 @@ def rendered(page: str) -> str:
 def main() -> int:
     """Renders or checks; 1 if the page is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a page is out of date")
     arguments = parser.parse_args()
-    old = PAGE.read_text("utf-8")
-    new = rendered(old)
-    if arguments.check:
-        if new != old:
-            print(f"{PAGE.name} is out of date; run python scripts/render_training.py", file=sys.stderr)
-        return int(new != old)
-    PAGE.write_text(new, "utf-8")
-    return 0
+    status = 0
+    for page in PAGES:
+        old = (DOCS / page).read_text("utf-8")
+        new = rendered(old)
+        if not arguments.check:
+            (DOCS / page).write_text(new, "utf-8")
+        elif new != old:
+            print(f"{page} is out of date; run python -m scripts.render_pages", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
