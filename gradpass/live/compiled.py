@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from gradpass.errors import GradpassError
-from gradpass.live.capsule import Part
 from gradpass.live.frameworks import has_loss, keras_of, name_of, plain
 from gradpass.live.layers import structure_of
 from gradpass.live.target import positional
@@ -70,56 +69,68 @@ def output_names(model: Any) -> list[list[str]]:
     return known
 
 
-def read_by_loss(model: Any, loss: Any) -> set[int]:
-    """The places of the outputs that a loss reads; by default the loss that the model is compiled with.
+class Outputs(NamedTuple):
+    """The outputs of a target: the names of each, and their structure with specs for leaves."""
+
+    names: list[list[str]]
+    structure: Any
+    keras: Any = None
+
+
+def outputs_of_model(model: Any) -> Outputs:
+    """The outputs of a functional model."""
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure_of(model, "output"))
+    return Outputs(output_names(model), specs, keras_of(model))
+
+
+def read_by_loss(target: Any, loss: Any, outputs: Outputs, labels: Any = None) -> set[int]:
+    """The places of the outputs that a loss reads; by default the loss that a model is compiled with.
 
     It is what `compile` takes, or names of outputs, or a function of the outputs (or of labels and outputs).
     """
-    everything = set(range(len(model.outputs)))
-    names = output_names(model)
-    chosen = loss if loss is not None else (model.loss if has_loss(model) else None)
+    names = outputs.names
+    everything = set(range(len(names)))
+    chosen = loss if loss is not None else (target.loss if has_loss(target) else None)
     if chosen is None or isinstance(chosen, str):
         return everything
     if isinstance(chosen, dict):
         return {_place(name, names) for name, each in chosen.items() if each is not None}
     if isinstance(chosen, Collection):
         listed = list(chosen)
-        if loss is not None and listed and all(isinstance(each, str) for each in listed):
-            known = {name for each in names for name in each}
-            if isinstance(chosen, (set, frozenset)) or known.issuperset(listed):
-                return {_place(name, names) for name in listed}
+        known = {name for each in names for name in each}
+        if loss is not None and listed and (isinstance(chosen, (set, frozenset)) or known.issuperset(listed)):
+            return {_place(name, names) for name in listed}
         if len(listed) != len(names):
             raise GradpassError(
                 f"there are {len(listed)} losses for {len(names)} outputs; give one for each, or a dict"
             )
         return {place for place, each in enumerate(listed) if each is not None}
-    if loss is None or not callable(chosen) or isinstance(chosen, keras_of(model).losses.Loss):
+    if loss is None or (outputs.keras is not None and isinstance(chosen, outputs.keras.losses.Loss)):
         return everything  # Keras takes one loss for each output
-    return _read(chosen, model)
+    return _read(chosen, outputs, labels)
 
 
 def _place(name: str, names: list[list[str]]) -> int:
     for place, known in enumerate(names):
         if name in known:
             return place
-    raise GradpassError(f"the model has no output {name!r}; it has {', '.join(known[0] for known in names)}")
+    raise GradpassError(f"there is no output {name!r}; there are {', '.join(known[0] for known in names)}")
 
 
-def _read(loss: Callable[..., Any], model: Any) -> set[int]:
-    """The outputs that a function reads."""
-    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure_of(model, "output"))
-    args = (specs,) if positional(loss) == 1 else (specs, specs)
-    return read_of(Part(None, tf.function(loss).get_concrete_function(*args)), len(model.outputs))
-
-
-def read_of(part: Part, count: int) -> set[int]:
-    """Which of the last `count` inputs of a function its results need."""
-    program = of_function(part.concrete).program
-    name = part.concrete.function_def.signature.name
-    width = len(program.function(name).arguments) - len(part.concrete.captured_inputs)
+def _read(loss: Any, outputs: Outputs, labels: Any) -> set[int]:
+    """The outputs that a function reads. Labels that are not known are taken to be like the outputs."""
+    if not callable(loss):
+        raise GradpassError(f"loss= takes a function, losses or names of outputs, not {type(loss).__name__}")
+    specs = outputs.structure
+    args = (specs,) if positional(loss) == 1 else (specs if labels is None else labels, specs)
+    concrete = tf.function(loss).get_concrete_function(*args)
+    program = of_function(concrete).program
+    name = concrete.function_def.signature.name
+    width = len(program.function(name).arguments) - len(concrete.captured_inputs)
     needs = Needs(program)
     needs.need_call(name, 0)
-    return {place for place in range(count) if needs.argument(name, width - count + place)}
+    first = width - len(outputs.names)
+    return {place for place in range(len(outputs.names)) if needs.argument(name, first + place)}
 
 
 def _optimizer(original: Any, new: Any) -> Any:

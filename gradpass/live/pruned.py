@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from gradpass.crosscheck.inputs import Layout, draw
 from gradpass.errors import GradpassError
-from gradpass.live.compiled import compile_like, output_names, read_by_loss
+from gradpass.live.compiled import compile_like, output_names, outputs_of_model, read_by_loss
 from gradpass.live.effects import Effects, effects_of
 from gradpass.live.frameworks import keras_of, name_of, plain
 from gradpass.live.layers import Alive, Rebuild, can_be_opened, functional_of, layers_of, structure_of
-from gradpass.live.target import as_tensors, label_of
+from gradpass.live.target import as_tensors
+from gradpass.live.traced import prune_traced
 from gradpass.program.model import Variable
 from gradpass.program.trace import Named, handle_of, of_function, variable_of
 from gradpass.pruning.tell import diagnostic, size_of
@@ -31,15 +32,17 @@ def prune(target: Any, inputs: Sequence[Any], *, loss: Any = None, only_loss: bo
     """A live target without what nobody needs, on its own variables; `.report` (a PruneReport) tells what went.
 
     Of a functional or Sequential Keras model it is a functional one, compiled as that is; the model itself where
-    nothing is dead. `loss` says which outputs a loss reads; with `only_loss` the others go.
+    nothing is dead. Of anything else it is a tf.Module that is called like it. `loss` says which outputs a loss reads:
+    a function of them, what `compile` takes, or their names; with `only_loss` the others go.
     """
     if can_be_opened(target):
         return _functional(target, inputs, loss, only_loss)
-    raise GradpassError(f"{quoted(label_of(target))} is no functional Keras model")
+    return prune_traced(target, inputs, loss, only_loss)
 
 
 def _functional(model: Any, inputs: Sequence[Any], loss: Any, only_loss: bool) -> Any:
-    read = read_by_loss(model, loss)
+    labels = as_tensors(inputs[1:2], keras_of(model))
+    read = read_by_loss(model, loss, outputs_of_model(model), *labels)
     everything = set(range(len(model.outputs)))
     if only_loss and not read:
         raise GradpassError(f"no loss reads an output of {model.name}; compile it with one, or give loss=")

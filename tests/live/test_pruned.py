@@ -260,7 +260,7 @@ def test_how_a_loss_is_given(module: Any, loss: Any) -> None:
 
 def test_what_is_no_loss() -> None:
     model = heads(keras, "dict")
-    with pytest.raises(GradpassError, match="has no output 'fourth'; it has first, second, third"):
+    with pytest.raises(GradpassError, match="no output 'fourth'; there are first, second, third"):
         gp.prune(model, loss={"fourth": "mse"})
     with pytest.raises(GradpassError, match="2 losses for 3 outputs"):
         gp.prune(model, loss=["mse", None])
@@ -351,3 +351,187 @@ def test_a_train_step_of_its_own_is_not_left_out(module: Any) -> None:
 
     with pytest.raises(GradpassError, match="has a train_step of its own"):
         gp.prune(Other())
+
+
+def subclassed(module: Any) -> Any:
+    class Wasteful(module.Model):  # type: ignore[misc]
+        """Calls a layer whose output it drops, and has one that it never calls."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = module.layers.Dense(4, name="body")
+            self.norm = module.layers.BatchNormalization(name="norm")
+            self.dropped = module.layers.Dense(3, name="dropped")
+            self.never = module.layers.Dense(3, name="never")
+            self.never.build((None, 5))
+            self.top = module.layers.Dense(2, name="top", kernel_regularizer="l2")
+
+        def call(self, x: Any, training: Any = None) -> Any:
+            hidden = self.norm(self.body(x), training=training)
+            self.dropped(hidden)
+            return {"out": self.top(hidden), "hidden": hidden}
+
+    model = Wasteful()
+    model(X)
+    return model
+
+
+def values(function: Any, *inputs: Any, **how: Any) -> list[Any]:
+    return [np.asarray(tensor) for tensor in tf.nest.flatten(function(*inputs, **how))]
+
+
+def same(one: Any, other: Any) -> None:
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def regularized(model: Any) -> Any:
+    """The losses of weights, which are the last ones and need no call."""
+    return model.losses[-1:]
+
+
+@both
+def test_a_subclassed_model(module: Any, tmp_path: Path) -> None:
+    model = subclassed(module)
+    pruned = gp.prune(model, X)
+    report = pruned.report
+    assert report.layers == ["dropped", "never"] and len(report.removed) == 4
+    assert report.crosscheck[0].status == "passed"
+    assert report.before.variables - report.after.variables == 4 and report.after.nodes < report.before.nodes
+    assert report.before.parameters - report.after.parameters == 3 * 4 + 3 + 3 * 5 + 3
+    kept = [v for layer in (model.body, model.norm, model.top) for v in layer.weights]
+    assert {id(v) for v in pruned.variables} == {id(plain(v)) for v in kept}
+    trained = {id(plain(v)) for v in model.trainable_variables}
+    assert [id(v) for v in pruned.trainable_variables] == [id(v) for v in pruned.variables if id(v) in trained]
+    before = [v.numpy() for v in pruned.variables]
+    same(values(model, X, training=False), values(pruned, X))
+    assert pruned(X).keys() == {"out", "hidden"}
+    found = []
+    # Both as graphs: op by op a norm's derivative has other last bits, pruned or not.
+    for function, losses in ((tf.function(model), model), (pruned, pruned)):
+        for variable, value in zip(pruned.variables, before, strict=True):
+            variable.assign(value)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(function(X, training=True)["out"] ** 2) + tf.add_n(regularized(losses))
+        gradients_ = tape.gradient(loss, pruned.trainable_variables)
+        # The moving statistics are changed by the pruned one, too.
+        found.append([loss, *gradients_, *(v.numpy() for v in pruned.variables)])
+    same(*([np.asarray(each) for each in one] for one in found))
+    assert any((v.numpy() != value).any() for v, value in zip(pruned.variables, before, strict=True))
+    # What is saved has the values that the variables have then, and those that are needed only.
+    pruned.save(tmp_path / "saved")
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    served = loaded.signatures["serving_default"](inputs=tf.constant(X))
+    same(values(pruned, X), [served[f"output_{i}"].numpy() for i in range(2)])
+    assert gp.check(tmp_path / "saved").to_json()["summary"]["targets"] == len(pruned.trainable_variables)
+    names = [name for name, _ in tf.train.list_variables(str(tmp_path / "saved" / "variables" / "variables"))]
+    assert len([name for name in names if name.startswith("variables_of_the_target")]) == len(pruned.variables)
+
+
+@both
+def test_a_subclassed_model_without_what_no_loss_reads(module: Any) -> None:
+    class Two(module.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = module.layers.Dense(2, name="first"), module.layers.Dense(2, name="second")
+
+        def call(self, x: Any) -> Any:
+            return {"a": self.first(x), "b": self.second(x)}
+
+    model = Two()
+    model(X)
+    model.compile("sgd", {"a": "mse", "b": None})
+    told = gp.prune(model, X).report
+    (found,) = told.diagnostics
+    assert found.code == "GP221" and found.parameters == 12 and told.after is None
+    pruned = gp.prune(model, X, only_loss=True)
+    assert pruned.report.layers == ["second"] and pruned.report.outputs == ["b"]
+    assert pruned(X).keys() == {"a"} and len(pruned.variables) == 2
+    same(values(pruned, X), values(lambda x: model(x)["a"], X))
+
+
+@both
+def test_a_layer(module: Any) -> None:
+    class Layer(module.layers.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.used = self.add_weight(shape=(5,), name="used")
+            self.other = self.add_weight(shape=(7,), name="other")
+
+        def call(self, x: Any) -> Any:
+            tf.reduce_sum(self.other)
+            return x * self.used
+
+    layer = Layer()
+    pruned = gp.prune(layer, X)
+    assert [id(v) for v in pruned.variables] == [id(plain(layer.used))] and pruned.report.removed[0].endswith("other")
+    same(values(layer, X), values(pruned, X))
+
+
+class Module(tf.Module):
+    """A module with an unused variable, one whose product is dropped, and a table."""
+
+    def __init__(self, table: bool = False, mutable: bool = False) -> None:
+        super().__init__()
+        self.w, self.dropped, self.unused = (tf.Variable(tf.ones(5) * i, name=n) for i, n in enumerate("abc", 2))
+        self.steps = tf.Variable(0, trainable=False, name="steps")
+        if table:
+            filled = tf.lookup.KeyValueTensorInitializer(tf.constant([0, 1]), tf.constant([5.0, 6.0]))
+            self.table = tf.lookup.StaticHashTable(filled, 0.0)
+        if mutable:
+            self.table = tf.lookup.experimental.MutableHashTable(tf.int32, tf.float32, 0.0)
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        self.steps.assign_add(1)
+        tf.reduce_sum(x * self.dropped)
+        scale = self.table.lookup(tf.constant(1)) if hasattr(self, "table") else 1.0
+        return (x * self.w * scale,)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_module(table: bool, tmp_path: Path) -> None:
+    module = Module(table)
+    pruned = gp.prune(module, X, X)
+    assert int(module.steps) == 0  # what was tried has left no trace
+    assert pruned.report.removed == ["b", "c"] and not pruned.report.failed
+    assert {id(v) for v in pruned.variables} == {id(module.w), id(module.steps)}
+    assert [id(v) for v in pruned.trainable_variables] == [id(module.w)]
+    same(values(module, X, X), values(pruned, X, X))
+    assert int(module.steps) == 2 and isinstance(pruned(X, X), tuple)
+    module.w.assign(tf.zeros(5))
+    assert not values(pruned, X, X)[0].any()
+    pruned.save(tmp_path / "saved")
+    with pytest.raises(GradpassError, match="exists"):
+        pruned.save(tmp_path / "saved")
+    pruned.save(tmp_path / "saved", force=True)
+    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    assert not served(input_0=tf.constant(X), input_1=tf.constant(X))["output_0"].numpy().any()
+
+
+def test_functions(tmp_path: Path) -> None:
+    v, w = tf.Variable([1.0, 2.0], name="v"), tf.Variable([3.0, 4.0], name="w")
+
+    def plain_function(x: Any) -> Any:
+        tf.square(w)
+        return v * x if tf.reduce_sum(x) > 0 else v
+
+    x = tf.constant([1.0, -2.0])
+    for function in (plain_function, tf.function(plain_function)):
+        pruned = gp.prune(function, x)
+        assert pruned.report.removed == ["w"] and [id(each) for each in pruned.variables] == [id(v)]
+        with tf.GradientTape() as tape:
+            value = pruned(-x)
+        same([tape.gradient(value, v)], [-x])
+        clean = gp.prune(pruned, x)
+        assert clean.report.after is None and clean.report.outcome == "nothing is dead"
+        same(values(clean, x), values(function, x))
+        clean.save(tmp_path / "clean", force=True)
+        tf.saved_model.load(str(tmp_path / "clean"))
+
+
+def test_what_cannot_be_pruned() -> None:
+    with pytest.raises(GradpassError, match="changes while it runs"):
+        gp.prune(Module(mutable=True), X, X)
+    with pytest.raises(GradpassError, match="give inputs"):
+        gp.prune(subclassed(keras))
+    with pytest.raises(GradpassError, match="no output 'c'; there are a, b"):
+        gp.prune(lambda x: {"a": x, "b": x}, X, loss={"c"})
