@@ -99,6 +99,7 @@ def matter(code: type[Code]) -> str:
         outcome="a target gets none",
         them="it",
         others="another",
+        outputs="some outputs",
         shape="of several numbers",
     )
     return text.partition(": a target")[0]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.function_pb2 import FunctionDef
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from gradpass.errors import GradpassError
+from gradpass.errors import GradpassBug, GradpassError, TargetError
 from gradpass.program import edit, savedmodel, wire
 from gradpass.program.graph import Node, Value
 from gradpass.program.model import Model, Variable
+from gradpass.program.writer import INDEX_FILE
 from gradpass.pruning import saver, shrink, v1
 from gradpass.pruning.checkpoint import Checkpoint
 from gradpass.pruning.dead import Entries, filling, find, path_of, roots
@@ -56,8 +58,35 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
         raise GradpassError(f"{model.path} is no SavedModel, and only there is known what is asked for and saved")
     if savedmodel.meta_graphs(model) > 1:
         raise GradpassError(f"{model.path} holds several MetaGraphs, which share one checkpoint; save one alone")
-    meta = asked.meta(savedmodel.meta_of(model))
-    checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
+    checkpoint = _checkpoint(model)
+    try:
+        _check(model)
+        return _pruned(model, asked.meta(savedmodel.meta_of(model)), checkpoint, asked)
+    except (DecodeError, UnicodeDecodeError) as problem:  # what is in a function is read when it is asked for
+        raise TargetError(f"{model.path} is damaged; save the model again ({problem})") from problem
+
+
+def _checkpoint(model: Model) -> Checkpoint | None:
+    """The checkpoint of a model; None of one that has no variables."""
+    prefix = path_of(model)
+    if prefix.with_name(INDEX_FILE.name).exists():
+        return Checkpoint(prefix)
+    if model.variables:
+        raise TargetError(f"{model.path} has variables and no {INDEX_FILE}; copy all of the folder, or save it again")
+    return None
+
+
+def _check(model: Model) -> None:
+    """Refuses a graph that does not fit together, before it is taken apart."""
+    program = model.program
+    for function in (program.graph, *map(program.function, program.functions)):
+        try:
+            program.verify(function)
+        except GradpassBug as bug:
+            raise TargetError(f"{model.path} is damaged ({bug.__cause__}); save the model again") from bug
+
+
+def _pruned(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None, asked: Asked) -> Pruned:
     if model.objects is None:
         return _prune_v1(model, meta, checkpoint, asked)
     dead = find(model, meta, checkpoint, asked.names(model), asked.results)
