@@ -102,7 +102,7 @@ def matter(code: type[Code]) -> str:
         outputs="some outputs",
         shape="of several numbers",
     )
-    return text.partition(": a target")[0]
+    return text.partition(": a target")[0].partition(": some bytes")[0]
 
 
 def files() -> dict[Path, str]:
