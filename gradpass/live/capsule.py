@@ -21,6 +21,7 @@ from gradpass.program import edit, savedmodel
 from gradpass.program.model import Entry, Live, Model
 from gradpass.program.trace import Named, handle_of, output_names
 from gradpass.program.writer import GRAPH_FILE, write_saved_model
+from gradpass.pruning.prune import Pruned, prune
 from gradpass.rewrite.fix import Repair, repair
 from gradpass.rewrite.harden import with_record
 from gradpass.rewrite.temperature import NAME, Binding, found
@@ -91,18 +92,44 @@ class Capsule:
         if found(bound):
             binding = Binding(bound, name)
             functions, objects = list(binding.functions.values()), binding.objects
-        for number, index in self._places(bound):
-            objects.nodes[number].variable.name = f"{OURS}{index}"
         made: list[tf.Variable] = []
+
+        def other(following: Any, **kwargs: Any) -> Any:
+            variable = following(**kwargs)
+            if kwargs.get("name") == name:
+                made.append(variable)
+            return variable
+
+        with tf.variable_creator_scope(other):
+            root = self._load(bound, functions, objects, self._bound)
+        if made:
+            made[0].assign(temperature)
+            return root, made[0]
+        return root, tf.Variable(temperature, trainable=False, name=name)
+
+    def prune(self) -> Pruned:
+        """What is left of the functions without what they do not need."""
+        return prune(savedmodel.read(self.path))
+
+    def load_pruned(self, done: Pruned) -> Any:
+        """The functions without what they do not need, on the variables of this process."""
+        return self._load(done.model, [], done.model.objects, self.left(done, self._bound))
+
+    def left(self, done: Pruned, variables: Sequence[Any]) -> list[Any]:
+        """Of what there is for each variable, that of those that a pruning left."""
+        removed = {variable.path for variable in done.removed}
+        return [each for i, each in enumerate(variables) if f"{VARIABLES}/{i}" not in removed]
+
+    def _load(self, bound: Model, functions: list[Any], objects: Any, variables: Sequence[Any]) -> Any:
+        """A model in TensorFlow on these variables in the places of those that were saved."""
+        for number, index in self.places(bound):
+            objects.nodes[number].variable.name = f"{OURS}{index}"
 
         def creator(following: Any, **kwargs: Any) -> Any:
             called = kwargs.get("name") or ""
             if called.startswith(OURS):
-                return self._bound[int(called.removeprefix(OURS))]
-            variable = following(**kwargs)
-            if called == name:
-                made.append(variable)
-            return variable
+                return variables[int(called.removeprefix(OURS))]
+            return following(**kwargs)
 
         with tempfile.TemporaryDirectory(prefix="gradpass-", ignore_cleanup_errors=True) as folder:
             stage = Path(folder)
@@ -113,10 +140,7 @@ class Capsule:
                 options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=True)
                 root = tf.saved_model.load(folder, options=options)
         root.gradpass_folder = self._folder
-        if made:
-            made[0].assign(temperature)
-            return root, made[0]
-        return root, tf.Variable(temperature, trainable=False, name=name)
+        return root
 
     @property
     def paths(self) -> dict[str, tf.Variable]:
@@ -141,7 +165,9 @@ class Capsule:
             tf.saved_model.save(module, str(self.path), signatures, options)
         except (AssertionError, ValueError, TypeError, KeyError, NotImplementedError) as problem:
             said = str(problem).strip().splitlines()[0]
-            raise GradpassError(f"{self.label} cannot be saved, which gradpass.fix goes through: {said}") from problem
+            raise GradpassError(
+                f"{self.label} cannot be saved as a SavedModel, which gradpass goes through: {said}"
+            ) from problem
 
     def _resources(self, owner: Any) -> list[Any]:
         """The tables and the like that the functions use, where the target leads to them."""
@@ -169,7 +195,7 @@ class Capsule:
             if not hasattr(table, "_initializer"):
                 raise GradpassError(
                     f"{self.label} uses a {type(table).__name__}, which changes while it runs and cannot be shared "
-                    "with a repaired copy; use a tf.lookup.StaticHashTable, or look up outside of what is fixed"
+                    "with a repaired or pruned copy; use a tf.lookup.StaticHashTable, or look up outside of it"
                 )
         return list(held.values())
 
@@ -178,14 +204,14 @@ class Capsule:
         model.enter = self._entries
         model.live = Live(self.label)
         names = {handle_of(each.variable): each for each in self.listed}
-        for number, index in self._places(model):
+        for number, index in self.places(model):
             each = names.get(handle_of(self.variables[index]))
             if each is not None:
                 model.variables[number] = replace(
                     model.variables[number], name=each.name, path=each.name, trainable=each.trainable
                 )
         self._named = dict(model.variables)
-        model.captured = {number for number, index in self._places(model) if self._is_target(index, names)}
+        model.captured = {number for number, index in self.places(model) if self._is_target(index, names)}
         model.entries = self._entries(model)
         return model
 
@@ -193,7 +219,7 @@ class Capsule:
         """Whether a variable is one that is to be trained: listed, or read where nothing is listed."""
         return not names or handle_of(self.variables[index]) in names
 
-    def _places(self, model: Model) -> list[tuple[int, int]]:
+    def places(self, model: Model) -> list[tuple[int, int]]:
         """The object node of each variable that was saved, and its index."""
         assert model.objects is not None
         children = {child.local_name: child.node_id for child in model.objects.nodes[0].children}

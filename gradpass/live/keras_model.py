@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradpass.errors import GradpassError
+from gradpass.live.compiled import config_of
 from gradpass.live.fixed import save
 from gradpass.live.frameworks import has_loss, is_functional, keras_of
 from gradpass.live.mend import Repaired, repaired
@@ -27,10 +28,7 @@ def fixed_model(original: Any, done: Repaired, options: Mapping[str, Any]) -> An
     """The repaired model; compiled like the original, with its optimizer, and with its loss repaired."""
     model = class_for(keras_of(original))(original, done=done, options=dict(options))
     if has_loss(original):
-        # Keras's public `get_compile_config` is for files: it would have to make losses and metrics of users anew from
-        # their names. What was given to `compile` is kept here in Keras 3 to 3.15 and in tf_keras 2.18 to 2.21; a test
-        # fails when it moves.
-        given = dict(original._compile_config.config)
+        given = config_of(original)
         given |= {"optimizer": original.optimizer, "loss": _compiled(original.loss, done)}
         model.compile(**given)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -113,45 +113,59 @@ class Mended:
             raise GradpassError(f"{quoted(self.prepared.label)} was not repaired: {new.report.failed[0].told}")
 
     def _refuse_losses(self, new: Repaired) -> None:
-        """TensorFlow knows less of a loaded function than of a traced one: what flowed before must flow now."""
-        name = next(iter(self.parts))
-        live = live_model(self.prepared, self.parts[name].concrete)
-        (verdict,) = analyse(live)
-        flowing = {target.name for target in verdict.targets if target.state == "flows"}
-        lost = [t for t in new.report.left.targets if t.kind == "variable" and t.state != "flows" and t.name in flowing]
-        if lost:
-            causes = {i for target in lost for i in target.diagnostics}
-            why = "; ".join(new.report.left.diagnostics[i].message for i in sorted(causes))
-            names = whom([target.name for target in lost], "variable")
-            raise GradpassError(
-                f"{quoted(self.prepared.label)} was not repaired: gradpass.fix goes through a SavedModel, and loaded "
-                f"from one {names} would lose a gradient that is there now ({why})"
-            )
+        refuse_losses(self.prepared, next(iter(self.parts.values())), new.report.left, "repaired")
 
     def _same_values(self, new: Repaired) -> CheckRow:
         """Whether the repaired call gives the original's outputs bit for bit, in inference, on the inputs given."""
         if self.options.get("mode") == "soft":
             return CheckRow("values", "skipped", None, None, "in soft mode values change")
-        if not self.prepared.concrete_inputs:
-            return CheckRow("values", "skipped", None, None, "only the shapes of the inputs were given")
-        name = INFERENCE if INFERENCE in self.parts else CALL
-        inputs = conformed(self.prepared.inputs, self.specs)
-        old = self.parts[name].function
-        first, again, third = (self._bits(function, inputs) for function in (old, old, new.functions[name]))
-        if first != again:
-            return CheckRow("values", "skipped", None, None, "the original gives other values each time")
-        differ = sum(a != b for a, b in zip(first, third, strict=True))
-        return CheckRow("values", "failed" if differ else "passed", float(differ), 0.0, None)
+        return same_values(self.prepared, self.parts, new.functions, self.specs, self.capsule.variables)
 
-    def _bits(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> list[bytes]:
-        """What a function gives, as bytes; variables that it assigns are as before afterwards."""
-        kept = [(variable, variable.read_value()) for variable in self.capsule.variables]
-        try:
-            flat = tf.nest.flatten(function(*inputs), expand_composites=True)
-            return [np.asarray(tensor).tobytes() for tensor in flat if tensor is not None]
-        finally:
-            for variable, value in kept:
-                variable.assign(value)
+
+def refuse_losses(prepared: Prepared, part: Part, after: Report, done: str) -> None:
+    """GradpassError where a gradient that flowed before does not: TensorFlow knows less of a loaded function."""
+    (verdict,) = analyse(live_model(prepared, part.concrete))
+    flowing = {target.name for target in verdict.targets if target.state == "flows"}
+    lost = [t for t in after.targets if t.kind == "variable" and t.state != "flows" and t.name in flowing]
+    if lost:
+        causes = {i for target in lost for i in target.diagnostics}
+        why = "; ".join(after.diagnostics[i].message for i in sorted(causes))
+        names = whom([target.name for target in lost], "variable")
+        raise GradpassError(
+            f"{quoted(prepared.label)} was not {done}: gradpass goes through a SavedModel, and loaded from one {names} "
+            f"would lose a gradient that is there now ({why})"
+        )
+
+
+def same_values(
+    prepared: Prepared,
+    parts: Mapping[str, Part],
+    functions: Mapping[str, Callable[..., Any]],
+    specs: tuple[Any, ...],
+    variables: Iterable[Any],
+) -> CheckRow:
+    """Whether new functions give the bits of the traced ones, in inference, on the inputs given."""
+    if not prepared.concrete_inputs:
+        return CheckRow("values", "skipped", None, None, "only the shapes of the inputs were given")
+    name = INFERENCE if INFERENCE in parts else CALL
+    inputs = conformed(prepared.inputs, specs)
+    old = parts[name].function
+    first, again, third = (_bits(function, inputs, variables) for function in (old, old, functions[name]))
+    if first != again:
+        return CheckRow("values", "skipped", None, None, "the original gives other values each time")
+    differ = sum(a != b for a, b in zip(first, third, strict=True))
+    return CheckRow("values", "failed" if differ else "passed", float(differ), 0.0, None)
+
+
+def _bits(function: Callable[..., Any], inputs: tuple[Any, ...], variables: Iterable[Any]) -> list[bytes]:
+    """What a function gives, as bytes; variables that it assigns are as before afterwards."""
+    kept = [(variable, variable.read_value()) for variable in variables]
+    try:
+        flat = tf.nest.flatten(function(*inputs), expand_composites=True)
+        return [np.asarray(tensor).tobytes() for tensor in flat if tensor is not None]
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
 
 
 def repaired(
@@ -174,7 +188,7 @@ def repaired(
             losses = {}
     prepared = prepare(target, inputs, None, variables)
     prepared.build()
-    strategy = _strategy(prepared)
+    strategy = strategy_of(prepared)
     if strategy is None:
         mended = _mended(prepared, labels, losses, options)
         new = mended.load()
@@ -219,7 +233,7 @@ def _mended(prepared: Prepared, labels: Any, losses: Losses, options: dict[str, 
     return Mended(prepared, parts, specs, losses, capsule, capsule.repair(**options), options)
 
 
-def _strategy(prepared: Prepared) -> Any:
+def strategy_of(prepared: Prepared) -> Any:
     """The strategy over whose replicas the variables of a target are spread; None where they are not."""
     held = [plain(variable) for variable in getattr(prepared.owner, "variables", ())]
     spread = [v for v in held if isinstance(v, tf.distribute.DistributedValues)]
@@ -228,7 +242,7 @@ def _strategy(prepared: Prepared) -> Any:
     if not is_functional(prepared.owner):
         raise GradpassError(
             f"{label_of(prepared.owner)} is spread over replicas, and only of a functional or Sequential model can "
-            "gradpass make a twin to trace; fix the model before the strategy's scope, or make it functional"
+            "gradpass make a twin to trace; give gradpass the model before the strategy's scope, or make it functional"
         )
     return spread[0].distribute_strategy
 

@@ -43,7 +43,7 @@ def _conform(value: Any, spec: Any) -> Any:
         return tensor[..., tf.newaxis]  # as Keras's functional models do
     if not spec.shape.is_compatible_with(tensor.shape):
         raise TypeError(
-            f"an input of the shape {spec.shape} is taken, not {tensor.shape}; give gradpass.fix a "
+            f"an input of the shape {spec.shape} is taken, not {tensor.shape}; give gradpass a "
             f"tf.TensorSpec with None for what varies"
         )
     return tensor

@@ -53,7 +53,7 @@ def of_function(
     variables: dict[Any, Variable] = {}
     for item in listed:
         key = handle_of(item.variable)
-        variables.setdefault(key, _variable(key, item.variable, names, item.name, item.trainable))
+        variables.setdefault(key, variable_of(key, item.variable, names, item.name, item.trainable))
     by_handle = {handle_of(variable): variable for variable in function.variables}
     captured = function.captured_inputs
     split = len(body.arguments) - len(captured)
@@ -62,7 +62,7 @@ def of_function(
         key = id(outer)
         if key in by_handle:
             if key not in variables:
-                variables[key] = _variable(key, by_handle[key], names, called.get(key))
+                variables[key] = variable_of(key, by_handle[key], names, called.get(key))
             captures.setdefault(key, []).append(argument.output(0))
         elif outer.dtype not in (tf.resource, tf.variant) and hasattr(outer, "numpy"):
             program.given[argument.output(0)] = np.asarray(outer.numpy())
@@ -97,7 +97,7 @@ def handle_of(variable: Any) -> int:
     return id(variable.handle if isinstance(variable, tf.Variable) else variable)
 
 
-def _variable(
+def variable_of(
     key: int, variable: Any, taken: set[str], called: str | None = None, trainable: bool | None = None
 ) -> Variable:
     """A variable under the name that it is called by, or its own; a second one of that name gets a number."""

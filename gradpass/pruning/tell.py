@@ -30,7 +30,7 @@ def findings(model: Model, done: Pruned, entry: str | None, loss: Collection[str
     """The three kinds: dead for all, dead for the loss of an entry, alive for other entries only."""
     found = []
     if done.removed:
-        found.append(_diagnostic("GP220", done.removed))
+        found.append(diagnostic("GP220", done.removed))
     chosen = _chosen(model, entry)
     if chosen is not None:
         removed = {variable.key for variable in done.removed}
@@ -59,7 +59,7 @@ def _of_loss(model: Model, entry: Entry, loss: Collection[str] | None, removed: 
     if not variables:
         return []
     outputs = [list(entry.outputs)[i] for i in unread]
-    return [_diagnostic("GP221", variables, entry=quoted(entry.name), outputs=whom(outputs, "output"))]
+    return [diagnostic("GP221", variables, entry=quoted(entry.name), outputs=whom(outputs, "output"))]
 
 
 def _used(model: Model, entry: Entry, results: list[int] | None = None) -> set[Any]:
@@ -85,10 +85,10 @@ def _of_others(model: Model, entry: Entry, removed: set[Any]) -> list[Diagnostic
     wanted = {variable.key for variable in variables}
     named = [name for name, used in by_name.items() if not wanted.isdisjoint(used)]
     told = whom(named, "signature") if named else "functions that are no signatures"
-    return [_diagnostic("GP222", variables, entry=quoted(entry.name), others=told)]
+    return [diagnostic("GP222", variables, entry=quoted(entry.name), others=told)]
 
 
-def _diagnostic(number: str, variables: Iterable[Variable], **words: str) -> Diagnostic:
+def diagnostic(number: str, variables: Iterable[Variable], **words: str) -> Diagnostic:
     code = find(number)
     listed = list(variables)
     names = [_label(variable) for variable in listed]

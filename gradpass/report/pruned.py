@@ -32,8 +32,8 @@ class PruneReport:
     """What `gradpass prune` did: what was dead, and how large the model was and is.
 
     `removed` are the paths of the variables that went, `kept` those that no function uses and that stay, each with the
-    reason; `tables` and `outputs` went, too. `after` is None where nothing was dead. `live` tells of a model in this
-    process.
+    reason; `tables`, `outputs` and `layers` (of a Keras model) went, too. `after` is None where nothing was dead.
+    `live` tells of a model in this process, of which `kept` names layers.
     """
 
     target: str
@@ -43,6 +43,7 @@ class PruneReport:
     kept: dict[str, str] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     crosscheck: list[CheckRow] = field(default_factory=list)
     output: str | None = None
@@ -97,6 +98,7 @@ class PruneReport:
             "kept": self.kept,
             "tables": self.tables,
             "outputs": self.outputs,
+            "layers": self.layers,
             "diagnostics": [as_json(diagnostic) for diagnostic in self.diagnostics],
             "crosscheck": [row.to_json() for row in self.crosscheck],
             "output": self.output,

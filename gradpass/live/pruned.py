@@ -1,0 +1,197 @@
+"""`prune` on live targets: the same function without the layers that nobody needs, on the same variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradpass.crosscheck.inputs import Layout, draw
+from gradpass.errors import GradpassError
+from gradpass.live.compiled import compile_like, output_names, outputs_of_model, read_by_loss
+from gradpass.live.effects import Effects, effects_of
+from gradpass.live.frameworks import keras_of, name_of, plain
+from gradpass.live.layers import Alive, Rebuild, can_be_opened, functional_of, layers_of, structure_of
+from gradpass.live.target import as_tensors
+from gradpass.live.traced import prune_traced
+from gradpass.program.model import Variable
+from gradpass.program.trace import Named, handle_of, of_function, variable_of
+from gradpass.pruning.tell import diagnostic, size_of
+from gradpass.report.diagnostics import Diagnostic
+from gradpass.report.pruned import PruneReport, Size
+from gradpass.report.repair import CheckRow
+from gradpass.report.words import quoted, whom
+
+# What `fit`, `evaluate` and `predict` call, and a pruned model has of Keras.
+STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+
+
+def prune(target: Any, inputs: Sequence[Any], *, loss: Any = None, only_loss: bool = False) -> Any:
+    """A live target without what nobody needs, on its own variables; `.report` (a PruneReport) tells what went.
+
+    Of a functional or Sequential Keras model it is a functional one, compiled as that is; the model itself where
+    nothing is dead. Of anything else it is a tf.Module that is called like it. `loss` says which outputs a loss reads:
+    a function of them, what `compile` takes, or their names; with `only_loss` the others go.
+    """
+    if can_be_opened(target):
+        return _functional(target, inputs, loss, only_loss)
+    return prune_traced(target, inputs, loss, only_loss)
+
+
+def _functional(model: Any, inputs: Sequence[Any], loss: Any, only_loss: bool) -> Any:
+    labels = as_tensors(inputs[1:2], keras_of(model))
+    read = read_by_loss(model, loss, outputs_of_model(model), *labels)
+    everything = set(range(len(model.outputs)))
+    if only_loss and not read:
+        raise GradpassError(f"no loss reads an output of {model.name}; compile it with one, or give loss=")
+    effects: dict[tuple[int, int], Effects] = {}
+    alive, new, kept = _pruned(model, read if only_loss else everything, effects)
+    used = alive.used[alive.top]
+    report = PruneReport(model.name, _size(model), None, kept=kept, live=True)
+    names = output_names(model)
+    report.outputs = [names[place][0] for place in sorted(everything - used)]
+    if not only_loss and read and read != everything:
+        _, without, _ = _pruned(model, read, effects, keep=kept)
+        report.diagnostics += _of_loss(model, new, without, [names[place][0] for place in sorted(everything - read)])
+    if new is model:
+        model.report = report
+        return model
+    _refuse_own(model)
+    _told(report, model, new)
+    report.crosscheck.append(_same_values(model, new, used, inputs))
+    if report.failed:
+        raise GradpassError(f"{quoted(model.name)} was not pruned: {report.failed[0].told}")
+    compile_like(new, model, everything - used)
+    new.report = report
+    return new
+
+
+def _pruned(
+    model: Any, places: set[int], effects: dict[tuple[int, int], Effects], keep: dict[str, str] | None = None
+) -> tuple[Alive, Any, dict[str, str]]:
+    """What these outputs need, the model of that, and why some layers stay whose outputs nobody reads."""
+    alive = Alive(model)
+    alive.need(alive.top, places)
+    kept: dict[str, str] = {}
+    while True:
+        held = _held(alive)
+        for number, call in alive.dead():
+            if call.key not in effects:
+                effects[call.key] = effects_of(call)
+            reason = effects[call.key].reason
+            if reason is None and effects[call.key].assigned & held:
+                reason = "changes a variable that others read"
+            if reason is not None:
+                kept[call.layer.name] = f"it {reason}"
+                alive.keep(number, call)
+                break
+        else:
+            break
+    new = Rebuild(alive).model(alive.top)
+    return alive, new, kept
+
+
+def _held(alive: Alive) -> set[int]:
+    """The variables, by handle, of all layers that somebody needs."""
+    found: set[int] = set()
+    for number, keys in alive.calls.items():
+        for key in keys:
+            layer = alive.graphs[number].calls[key].layer
+            if id(layer) not in alive.graphs:
+                found |= {handle_of(plain(variable)) for variable in getattr(layer, "variables", ())}
+    return found
+
+
+def _told(report: PruneReport, model: Any, new: Any) -> None:
+    """Fills in what went, and the size of what is left."""
+    report.after = _size(new)
+    gone = _missing(model, new)
+    report.removed = [variable.path for variable in gone]
+    stay = layers_of(new)
+    names = {layer.name for layer in stay.values()}
+    lost = [layer for key, layer in layers_of(model).items() if key not in stay]
+    # A model that lost something is another one under the same name.
+    report.layers = [layer.name for layer in lost if not (can_be_opened(layer) and layer.name in names)]
+    if gone:
+        report.diagnostics.insert(0, diagnostic("GP220", gone))
+
+
+def _missing(model: Any, new: Any) -> list[Variable]:
+    """The weights of a model that another one has not."""
+    held = {handle_of(plain(weight)) for weight in new.weights}
+    taken: set[str] = set()
+    return [
+        variable_of(handle_of(plain(weight)), plain(weight), taken, name_of(weight))
+        for weight in model.weights
+        if handle_of(plain(weight)) not in held
+    ]
+
+
+def _of_loss(model: Any, new: Any, without: Any, outputs: list[str]) -> list[Diagnostic]:
+    """What a model needs only for outputs that no loss reads."""
+    idle = {variable.key for variable in _missing(model, without)} - {each.key for each in _missing(model, new)}
+    variables = [variable for variable in _missing(model, without) if variable.key in idle]
+    if not variables:
+        return []
+    return [diagnostic("GP221", variables, entry=quoted(model.name), outputs=whom(outputs, "output"))]
+
+
+def _size(model: Any) -> Size:
+    """How large a Keras model is, its forward pass traced as `fit` traces it."""
+    specs = _specs(model)
+    concrete = tf.function(lambda x: model(x, training=True), autograph=False).get_concrete_function(specs)
+    named = [Named(name_of(weight), plain(weight), bool(weight.trainable)) for weight in model.weights]
+    size = size_of(of_function(concrete, named))
+    weights = {handle_of(plain(weight)): plain(weight) for weight in model.weights}
+    parameters = sum(weight.shape.num_elements() or 0 for weight in weights.values())
+    return Size(size.nodes, size.functions, len(weights), parameters)
+
+
+def _specs(model: Any) -> Any:
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure_of(model, "input"))
+
+
+def _refuse_own(model: Any) -> None:
+    """Refuses to leave out a step that a model trains by."""
+    kind, keras = type(model), keras_of(model)
+    if kind.__init__ is functional_of(keras).__init__ or kind is keras.Sequential:
+        return
+    own = [name for name in STEPS if getattr(kind, name, None) is not getattr(functional_of(keras), name, None)]
+    if own:
+        raise GradpassError(
+            f"{model.name} has a {own[0]} of its own, which a pruned model would not run; prune the functional model "
+            "that it is made of, and make one of your class of the result"
+        )
+
+
+def _same_values(model: Any, new: Any, used: set[int], inputs: Sequence[Any]) -> CheckRow:
+    """Whether both give the same bits in inference: on the inputs that were given, or random ones."""
+    if inputs:
+        (given,) = as_tensors(inputs[:1], keras_of(model))
+        if any(isinstance(leaf, tf.TypeSpec) for leaf in tf.nest.flatten(given)):
+            return CheckRow("values", "skipped", None, None, "only the shapes of the inputs were given")
+    else:
+        given = _random(_specs(model))
+    try:
+        first = tf.nest.flatten(model(given, training=False))
+    except (tf.errors.OpError, ValueError) as problem:
+        if inputs:
+            raise
+        return CheckRow("values", "skipped", None, None, f"it takes no random inputs: {str(problem).splitlines()[0]}")
+    bits = [[np.asarray(first[place]).tobytes() for place in sorted(used)]]
+    for each in (model, new):
+        flat = tf.nest.flatten(each(given, training=False))
+        chosen = [flat[place] for place in sorted(used)] if each is model else flat
+        bits.append([np.asarray(tensor).tobytes() for tensor in chosen])
+    if bits[0] != bits[1]:
+        return CheckRow("values", "skipped", None, None, "the original gives other values each time")
+    differ = sum(one != other for one, other in zip(bits[0], bits[2], strict=True))
+    return CheckRow("values", "failed" if differ else "passed", float(differ), 0.0, None)
+
+
+def _random(specs: Any) -> Any:
+    flat = dict(enumerate(tf.nest.flatten(specs)))
+    drawn = draw({str(i): spec for i, spec in flat.items()}, Layout(4, True, 2, 2), np.random.default_rng(0), True)
+    return tf.nest.pack_sequence_as(specs, [drawn[str(i)] for i in flat])
