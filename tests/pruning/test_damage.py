@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_byte_of_the_graph(place: int, copy: Path) -> None:
     raw = bytearray((copy / GRAPH).read_bytes())
     raw[(2 * place + 1) * len(raw) // 40] ^= 0x80
     (copy / GRAPH).write_bytes(raw)
-    try:
-        gp.prune(copy, cross_check=False)
-    except gp.GradpassError:
-        refused(copy)
+    with suppress(gp.GradpassError):
+        gp.prune(copy, copy.parent / "out", cross_check=False)
+        return
+    refused(copy)

@@ -107,7 +107,9 @@ def test_loaded(case: Case) -> None:
 def test_layer(case: Case) -> None:
     given = layered(case.pruned)
     assert given or case.name in SEVERAL_INPUTS
-    assert_same_answers({entry: case.answers[entry] for entry in given}, given)
+    # A layer loads the model for itself: of several signatures none sees what another one changed.
+    truth = case.answers if len(given) == 1 else layered(case.original)
+    assert_same_answers({entry: truth[entry] for entry in given}, given)
 
 
 def test_session(case: Case) -> None:
