@@ -74,7 +74,8 @@ def _undamaged(model: Model) -> Iterator[None]:
         raise TargetError(f"{model.path} is damaged; save it again ({problem})") from problem
     except GradpassBug:
         try:
-            model.program.verify()
+            for function in (model.program.graph, *map(model.program.function, model.program.functions)):
+                model.program.verify(function)
         except GradpassBug as theirs:  # what came out is broken as what came in was
             raise TargetError(f"{model.path} is damaged; save it again ({theirs.__cause__})") from theirs
         raise
