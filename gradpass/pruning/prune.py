@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.function_pb2 import FunctionDef
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from gradpass.errors import GradpassBug, GradpassError, TargetError
+from gradpass.errors import GradpassError
 from gradpass.program import edit, savedmodel, wire
 from gradpass.program.graph import Node, Value
 from gradpass.program.model import Model, Variable
-from gradpass.program.writer import INDEX_FILE
 from gradpass.pruning import saver, shrink, v1
 from gradpass.pruning.checkpoint import Checkpoint
 from gradpass.pruning.dead import Entries, filling, find, path_of, roots
@@ -58,35 +56,8 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
         raise GradpassError(f"{model.path} is no SavedModel, and only there is known what is asked for and saved")
     if savedmodel.meta_graphs(model) > 1:
         raise GradpassError(f"{model.path} holds several MetaGraphs, which share one checkpoint; save one alone")
+    meta = asked.meta(savedmodel.meta_of(model))
     checkpoint = _checkpoint(model)
-    try:
-        _check(model)
-        return _pruned(model, asked.meta(savedmodel.meta_of(model)), checkpoint, asked)
-    except (DecodeError, UnicodeDecodeError) as problem:  # what is in a function is read when it is asked for
-        raise TargetError(f"{model.path} is damaged; save the model again ({problem})") from problem
-
-
-def _checkpoint(model: Model) -> Checkpoint | None:
-    """The checkpoint of a model; None of one that has no variables."""
-    prefix = path_of(model)
-    if prefix.with_name(INDEX_FILE.name).exists():
-        return Checkpoint(prefix)
-    if model.variables:
-        raise TargetError(f"{model.path} has variables and no {INDEX_FILE}; copy all of the folder, or save it again")
-    return None
-
-
-def _check(model: Model) -> None:
-    """Refuses a graph that does not fit together, before it is taken apart."""
-    program = model.program
-    for function in (program.graph, *map(program.function, program.functions)):
-        try:
-            program.verify(function)
-        except GradpassBug as bug:
-            raise TargetError(f"{model.path} is damaged ({bug.__cause__}); save the model again") from bug
-
-
-def _pruned(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None, asked: Asked) -> Pruned:
     if model.objects is None:
         return _prune_v1(model, meta, checkpoint, asked)
     dead = find(model, meta, checkpoint, asked.names(model), asked.results)
@@ -103,13 +74,24 @@ def _pruned(model: Model, meta: MetaGraphDef, checkpoint: Checkpoint | None, ask
     if new is not None:
         gone = {asset.filename for asset in meta.asset_file_def}
         files = sorted(gone - {meta.asset_file_def[i].filename for i in removal.assets()})
-    kept = {model.variables[key].path: reason for key, reason in dead.kept.items()}
+    kept = {model.variables[key].path: reason for key, reason in dead.kept.items() if key in model.variables}
     if new is None:
         return Pruned(model, None, [], kept, checkpoint)
     keys = [key for key in checkpoint.dtypes if key not in lost] if checkpoint is not None else []
     paths = savedmodel.object_paths(model.objects)
     tables = [paths.get(i, f"object {i}") for i in sorted(dead.resources)]
     return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal, tables, files)
+
+
+def _checkpoint(model: Model) -> Checkpoint | None:
+    """The checkpoint of a SavedModel; None where it has none, as it has no variables."""
+    prefix = path_of(model)
+    index = prefix.with_name(f"{prefix.name}.index")
+    if index.exists():
+        return Checkpoint(prefix)
+    if model.variables:
+        raise GradpassError(f"{index} is missing, the list of the model's weights; copy the whole folder of the model")
+    return None
 
 
 def _methods(model: Model, asked: Asked) -> set[int]:

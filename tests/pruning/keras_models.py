@@ -110,6 +110,15 @@ def keras_module_bert(path: Path) -> Split:
 
 
 @shown
+def keras_words(path: Path) -> Split:
+    """Words are looked up within the model."""
+    keras.utils.set_random_seed(7)
+    word = keras.Input((), dtype="string", name="word")
+    places = layers.StringLookup(vocabulary=["red", "green", "blue"])(word)
+    return exported(keras.Model(word, layers.Embedding(4, 3)(places)), path)
+
+
+@shown
 def keras_stateful(path: Path) -> Split:
     """A recurrent layer that remembers: its states are written at each call, and read at the next."""
     keras.utils.set_random_seed(5)

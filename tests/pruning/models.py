@@ -192,6 +192,26 @@ def loop_that_carries_variables(path: Path) -> Split:
 
 
 @shown
+def loop_that_rotates(path: Path) -> Split:
+    """What one turn of the loop makes and nobody reads is what the next turn starts with."""
+    module = tf.Module()
+    module.first, module.later, module.dead = (variable(4, 4, seed=i) for i in range(3))
+
+    def run(x: Any) -> Any:
+        def body(i: Any, h: Any, ahead: Any) -> Any:
+            def inner(j: Any, g: Any, unused: Any) -> Any:
+                return j + 1, tf.tanh(g @ module.later), unused @ module.dead
+
+            return i + 1, ahead, tf.while_loop(lambda j, *_: j < 2, inner, (0, h, h))[1]
+
+        return {"y": tf.while_loop(lambda i, *_: i < 3, body, (0, x, x @ module.first))[1]}
+
+    module.serve = serving(run, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("dead", "first later")
+
+
+@shown
 def branches_with_a_dead_value(path: Path) -> Split:
     module = tf.Module()
     module.one, module.other = variable(4, 2), variable(4, 2, seed=1)
@@ -293,6 +313,38 @@ def method_that_is_no_signature(path: Path) -> Split:
     module.method = serving(lambda x: x @ module.of_method, X)
     tf.saved_model.save(module, str(path), signatures=module.serve)
     return split("dead", "served of_method")
+
+
+@shown
+def traced_several_times(path: Path) -> Split:
+    """A method that was traced for two shapes and both values of a flag: all that can be called is alive."""
+    module = tf.Module()
+    module.learning, module.serving, module.dead = (variable(4, 4, seed=i) for i in range(3))
+
+    @tf.function(autograph=False)
+    def method(x: Any, training: bool = False) -> Any:
+        return x @ module.learning if training else x @ module.serving
+
+    for shape in ([1, 4], [2, 2, 4]):
+        method(tf.zeros(shape))
+    method(tf.zeros([1, 4]), training=True)
+    module.method = method
+    module.serve = serving(lambda x: {"y": method(x)}, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("dead", "learning serving")
+
+
+@shown
+def loaded_inside(path: Path) -> Split:
+    """A SavedModel that was loaded, called, and saved in another."""
+    inner, module = tf.Module(), tf.Module()
+    inner.alive, inner.dead = variable(4, 4), variable(4, 3)
+    inner.call = serving(lambda x: x @ inner.alive, X)
+    tf.saved_model.save(inner, f"{path}-inner")
+    module.inner, module.alive, module.dead = tf.saved_model.load(f"{path}-inner"), variable(4, 2), variable(4, 5)
+    module.serve = serving(lambda x: {"y": module.inner.call(x) @ module.alive}, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("dead inner/dead", "alive inner/alive")
 
 
 @shown

@@ -37,6 +37,32 @@ def tables(path: Path) -> Split:
 
 
 @shown
+def tables_of_one_asset(path: Path) -> Split:
+    """Two tables of one file, which stays with the one that is looked up; a table that is saved as variables are."""
+    module = tf.Module()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.parent / "words.txt"
+    file.write_text("\n".join(WORDS))
+    module.asset = tf.saved_model.Asset(str(file))
+    for name in ("alive", "dead"):
+        from_file = tf.lookup.TextFileInitializer(
+            module.asset, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        )
+        setattr(module, f"{name}_table", tf.lookup.StaticHashTable(from_file, -1))
+    module.mutable = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+    module.mutable.insert(tf.constant(WORDS[:2]), tf.constant([2, 0], tf.int64))
+    module.embedding, module.dead = variable(4, 3), variable(4, 5)
+
+    def run(word: Any) -> Any:
+        places = module.alive_table.lookup(word), module.mutable.lookup(word)
+        return {f"y{i}": tf.gather(module.embedding, place + 1) for i, place in enumerate(places)}
+
+    module.serve = serving(run, tf.TensorSpec([None], tf.string, name="word"))
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("dead", "embedding", "dead_table")
+
+
+@shown
 def effects(path: Path) -> Split:
     """Layers that no output needs, each kept alive by what it does."""
     module = tf.Module()
@@ -64,6 +90,37 @@ def effects(path: Path) -> Split:
     tf.saved_model.save(module, str(path), signatures=module.serve)
     CALLED.append(module)
     return split("dead", "served counted printed called drawn checked counter")
+
+
+@shown
+def effects_where_values_are_dropped(path: Path) -> Split:
+    """A call, a branch and a loop of which nobody reads a value, and which write."""
+    module = tf.Module()
+    module.served, module.state = variable(4, 2), tf.Variable(tf.zeros([4, 4]))
+    module.of_call, module.of_branch, module.of_loop, module.dead = (variable(4, 4, seed=i) for i in range(4))
+
+    @tf.function(autograph=False)
+    def call(x: Any) -> Any:
+        module.state.assign_add(module.of_call)
+        return x @ module.dead
+
+    def branch() -> Any:
+        module.state.assign_add(module.of_branch)
+        return tf.constant(1)
+
+    def turn(i: Any) -> Any:
+        module.state.scatter_nd_add([[i]], module.of_loop[i : i + 1])
+        return i + 1
+
+    def run(x: Any) -> Any:
+        call(x)
+        tf.cond(tf.reduce_sum(x) > -1e6, branch, lambda: tf.constant(2))
+        tf.while_loop(lambda i: i < 3, turn, [tf.constant(0)])
+        return {"y": x @ module.served, "state": tf.identity(module.state)}
+
+    module.serve = serving(run, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("dead", "served state of_call of_branch of_loop")
 
 
 @shown
@@ -205,6 +262,19 @@ def lists_and_dicts(path: Path) -> Split:
     )
     tf.saved_model.save(module, str(path), signatures=module.serve)
     return split("items/0 items/2 named/first pair/0", "items/1 items/3 named/second pair/1")
+
+
+@shown
+def distributed(path: Path) -> Split:
+    """Variables of a strategy, saved with one for each of its devices: gradpass counts none of them, and all stay."""
+    module = tf.Module()
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        module.kernel, module.dead = variable(4, 2, name="kernel"), variable(4, 3, name="dead")
+    module.serve = serving(lambda x: {"y": x @ module.kernel}, X)
+    policy = tf.saved_model.experimental.VariablePolicy.EXPAND_DISTRIBUTED_VARIABLES
+    options = tf.saved_model.SaveOptions(experimental_variable_policy=policy)
+    tf.saved_model.save(module, str(path), signatures=module.serve, options=options)
+    return split("", "")
 
 
 @shown

@@ -13,6 +13,8 @@ import onnxruntime
 import tensorflow as tf
 import tf2onnx
 
+from gradpass.program.savedmodel import meta_of, read
+
 OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 UNKNOWN = 3  # the size of an axis that the signature leaves open
@@ -48,21 +50,29 @@ def loaded(path: Path) -> Answers:
     return {f"{name} {i}": _run(model.signatures[name]) for name in sorted(model.signatures) for i in range(2)}
 
 
-def inputs(path: Path) -> dict[str, Inputs]:
-    """What each signature is fed with."""
-    model = tf.saved_model.load(str(path))
-    return {name: _inputs(signature) for name, signature in model.signatures.items()}
-
-
-def layered(path: Path, given: Mapping[str, Inputs]) -> Answers:
-    """Signatures on what they are given, as a layer of Keras; it takes one input: those of several are not asked."""
+def layered(path: Path) -> Answers:
+    """Every signature, as a layer of Keras; it takes one input, so that signatures of several are not asked."""
     found: Answers = {}
-    for name, fed_with in given.items():
-        if len(fed_with) == 1:
-            result = keras.layers.TFSMLayer(str(path), call_endpoint=name)(tf.constant(*fed_with.values()))
-            outputs = result if isinstance(result, dict) else {"": result}
-            found[name] = {output: value.numpy() for output, value in sorted(outputs.items())}
+    for name, signature in meta_of(read(path)).signature_def.items():
+        given = _feed(signature)
+        if len(given) == 1 and not name.startswith("__"):
+            (value,) = given.values()
+            result = keras.layers.TFSMLayer(str(path), call_endpoint=name)(tf.constant(value))
+            outputs = result if isinstance(result, dict) else dict.fromkeys(signature.outputs, result)
+            found[f"{name} 0"] = {output: value.numpy() for output, value in sorted(outputs.items())}
     return found
+
+
+def _feed(signature: Any) -> Inputs:
+    """What a SignatureDef is fed with, by name."""
+    return {
+        key: fed(
+            key,
+            tf.as_dtype(info.dtype),
+            tf.TensorShape([None if d.size < 0 else d.size for d in info.tensor_shape.dim]),
+        )
+        for key, info in signature.inputs.items()
+    }
 
 
 def session(path: Path) -> Answers:
@@ -74,10 +84,7 @@ def session(path: Path) -> Answers:
         for name, signature in sorted(meta.signature_def.items()):
             if name.startswith("__"):
                 continue
-            feed = {
-                info.name: fed(key, tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape))
-                for key, info in signature.inputs.items()
-            }
+            feed = {signature.inputs[key].name: value for key, value in _feed(signature).items()}
             wanted = {key: info.name for key, info in sorted(signature.outputs.items())}
             for i in range(2):
                 found[f"{name} {i}"] = {key: np.asarray(value) for key, value in running.run(wanted, feed).items()}

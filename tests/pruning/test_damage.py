@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ import gradpass as gp
 from tests.pruning import oddities  # noqa: F401  it adds its models
 from tests.pruning.models import MODELS
 from tests.pruning.oracles import OBJECTS, assert_same_answers, loaded, values
+from tests.pruning.test_refusals import changed
 
 DATA, INDEX, GRAPH = "variables/variables.data-00000-of-00001", "variables/variables.index", "saved_model.pb"
 
@@ -96,13 +98,30 @@ def test_a_bit_of_a_weight(copy: Path) -> None:
     assert "items/3" in refused(copy)
 
 
-@pytest.mark.parametrize("place", range(20))
-def test_a_byte_of_the_graph(place: int, copy: Path) -> None:
-    """Wherever it is: what can be read is pruned, all else is refused, and neither ends in a traceback."""
-    raw = bytearray((copy / GRAPH).read_bytes())
-    raw[(2 * place + 1) * len(raw) // 40] ^= 0x80
-    (copy / GRAPH).write_bytes(raw)
-    try:
-        gp.prune(copy, cross_check=False)
-    except gp.GradpassError:
-        refused(copy)
+@pytest.mark.parametrize(
+    "word",
+    [
+        "VarHandleOp",
+        "StatefulPartitionedCall",
+        "__inference__traced_save",
+        "RestoreV2",
+        "items/1/.ATTR",
+        "_user_object",
+    ],
+)
+def test_a_word_of_the_graph(word: str, copy: Path) -> None:
+    """Parts of the file are parsed when they are first asked for, wherever that is: what is no text is damage."""
+    raw = (copy / GRAPH).read_bytes()
+    text = word.encode()
+    assert text in raw
+    (copy / GRAPH).write_bytes(raw.replace(text, text[:-1] + b"\xff"))
+    assert "save it again" in refused(copy)
+
+
+def test_a_call_that_does_not_fit(model: Path, tmp_path: Path) -> None:
+    """A graph that was broken before is no fault of who prunes it."""
+
+    def change(nodes: Any) -> None:
+        nodes["serving_default_x"].attr["dtype"].type = 3
+
+    assert "is damaged" in refused(changed(model, tmp_path / "model", change))

@@ -25,7 +25,6 @@ from tests.pruning.oracles import (
     assert_variables_stay,
     attributes,
     converted,
-    inputs,
     layered,
     loaded,
     saved_again,
@@ -41,6 +40,7 @@ UNABLE = {
     ("saved_again", "custom_gradient_not_saved"): KeyError,
     ("session", "keras_module_bert"): tf.errors.FailedPreconditionError,
 }
+SEVERAL_INPUTS = ["two_inputs"]  # which a layer does not take
 EXPORTED = ["bert_pooler_dropped", "two_towers", "several_signatures", "keras_two_outputs", "v1_resources"]
 
 
@@ -105,8 +105,11 @@ def test_loaded(case: Case) -> None:
 
 
 def test_layer(case: Case) -> None:
-    given = inputs(case.original)
-    assert_same_answers(*(layered(path, given) for path in (case.original, case.pruned)))
+    given = layered(case.pruned)
+    assert given or case.name in SEVERAL_INPUTS
+    # A layer loads the model for itself: of several signatures none sees what another one changed.
+    truth = case.answers if len(given) == 1 else layered(case.original)
+    assert_same_answers({entry: truth[entry] for entry in given}, given)
 
 
 def test_session(case: Case) -> None:
