@@ -548,3 +548,57 @@ def test_what_cannot_be_pruned() -> None:
         gp.prune(subclassed(keras))
     with pytest.raises(GradpassError, match="no output 'c'; there are a, b"):
         gp.prune(lambda x: {"a": x, "b": x}, X, loss={"c"})
+
+
+def random_model(module: Any, rng: Any, depth: int, name: str) -> Any:
+    """A model of random layers and of models of random layers, of which random outputs are read."""
+    layers = module.layers
+    count = int(rng.integers(1, 3))
+    inputs = {f"{name}_i{i}": module.Input((3,), name=f"{name}_i{i}") for i in range(count)}
+    kinds: Any = [dict, list]
+    as_dict = kinds[rng.integers(2)] is dict
+    known = list(inputs.values())
+    inner = (
+        [random_model(module, rng, depth - 1, f"{name}{j}") for j in range(int(rng.integers(1, 3)))] if depth else []
+    )
+    shared = layers.Dense(3, name=f"{name}_shared")
+    for step in range(int(rng.integers(2, 5))):
+        a, b = (known[rng.integers(len(known))] for _ in range(2))
+        choice = rng.integers(5)
+        if choice < 3 and inner:
+            model, taken = inner[rng.integers(len(inner))]
+            given = {key: known[rng.integers(len(known))] for key in taken}
+            asks_dict = isinstance(model.input, dict)
+            known += tf.nest.flatten(model(given if asks_dict else list(given.values())))
+        elif choice == 3:
+            known.append(layers.Add(name=f"{name}_add{step}")([a, b]))
+        else:
+            known.append(layers.Dense(3, name=f"{name}_dense{step}")(shared(a)))
+    chosen = [known[i] for i in rng.choice(len(known), min(len(known), 1 + int(rng.integers(3))), replace=False)]
+    # What is an input as well is given on, so that there is a layer at each end.
+    chosen = [layers.ReLU(name=f"{name}_o{i}")(tensor) for i, tensor in enumerate(chosen)]
+    for tensor in inputs.values():
+        layers.ReLU()(tensor)  # Keras 3.12 wants inputs that somebody reads
+    outputs: Any = {f"o{i}": tensor for i, tensor in enumerate(chosen)} if as_dict else chosen
+    made = module.Model(inputs if as_dict else list(inputs.values()), outputs, name=name)
+    return made, list(inputs)
+
+
+@both
+@pytest.mark.parametrize("seed", range(6))
+def test_random_models(module: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model, taken = random_model(module, rng, 2, "m")
+    x: Any = {name: np.float32(rng.normal(size=(2, 3))) for name in taken}
+    x = x if isinstance(model.input, dict) else list(x.values())
+    pruned = gp.prune(model, x)
+    same(values(model, x, training=False), values(pruned, x, training=False))
+    assert set(handles(pruned)) <= set(handles(model)) and gp.prune(pruned, x) is pruned
+    with tf.GradientTape() as tape:
+        flat = tf.nest.flatten(model(x))
+        value = tf.add_n([tf.reduce_sum(tensor) for tensor in flat])
+    # What went has no gradient, and what has none would have gone.
+    left = set(handles(pruned))
+    weights = [plain(v) for v in model.trainable_variables]
+    for variable, gradient in zip(weights, tape.gradient(value, weights), strict=True):
+        assert (gradient is not None) == (id(variable) in left)
