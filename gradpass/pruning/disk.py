@@ -84,6 +84,7 @@ def _undamaged(model: Model) -> Iterator[None]:
 def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Callable[[str], None]) -> list[CheckRow]:
     """The cross-checks of values and of the ONNX exports; one signature is exported where several run one function."""
     from gradpass.crosscheck import crosscheck
+    from gradpass.crosscheck.session import in_session
 
     entries = list(model.entries)
     if not entries:
@@ -100,7 +101,9 @@ def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Call
         graphs=True,
     )
     # No gradient was promised by anybody.
-    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks if not c.name.startswith("verdict")]
+    checks = [check for check in checks if not check.name.startswith("verdict")]
+    checks += in_session(source, stage, entries, asked.outputs, progress)
+    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
 
 
 def _alike(model: Model) -> dict[str, str]:
