@@ -142,6 +142,21 @@ def twice(module: Any) -> Any:
     return module.Model(x, layers.Add(name="sum")([three(hidden)[0], three(x)[2]]))
 
 
+def otherwise(module: Any) -> Any:
+    """A nested model that is called otherwise than it was made, and one that is given a mask."""
+    layers = module.layers
+    a, b = module.Input((5,), name="a"), module.Input((5,), name="b")
+    pair = module.Model([a, b], [layers.Dense(5, name="p")(a), layers.Dense(2, name="q")(b)], name="pair")
+    y = module.Input((5, 1), name="y")
+    sums = layers.GlobalAveragePooling1D(name="sums")
+    masked = module.Model(y, [sums(y), layers.Dense(2, name="r")(y)], name="masked")
+    x = module.Input((5,), name="x")
+    first, _ = pair({"a": x, "b": layers.Dense(5, name="fed")(x)})
+    mask = layers.Lambda(lambda t: t > 0.5, output_shape=(5,), name="mask")(x)
+    mean, _ = masked(layers.Reshape((5, 1), name="shaped")(first), mask=mask)
+    return module.Model(x, mean, name="otherwise")
+
+
 def lambdas(module: Any) -> Any:
     layers = module.layers
     x = module.Input((5,), name="inner_x")
@@ -156,6 +171,7 @@ MODELS = {
     "towers": (towers, ["tower_b", "norm_b", "feeder"]),
     "levels": (levels, ["deep", "after_deep"]),
     "twice": (twice, ["lost", "q"]),
+    "otherwise": (otherwise, ["q", "r"]),
     "lambdas": (lambdas, ["dead_lambda", "dead_dense"]),
 }
 
