@@ -1,22 +1,27 @@
-"""What `gradpass prune` saves, and what it costs: `python -m benchmarks.prune [WORD] [--rounds 9] [--json FILE]`.
+"""What `gradpass prune` takes off models as Keras exports them, and what that is worth to who loads and runs them.
 
-Each model is exported as its users do, with random weights, and pruned by the command in a process of its own, whose
-time and peak memory are taken. Then original and pruned are loaded, each in a process of its own and in turns, for the
-time and the memory that a consumer needs; and both are called in turns in one process. Outputs must be the same bits,
-in TensorFlow 2 and in a TF1 session.
+    python -m benchmarks.prune [WORD] [--rounds 9] [--calls 5] [--json FILE]
+
+Each model is exported by a process of its own, and pruned by `gradpass prune --no-crosscheck` as a whole process, whose
+time and peak memory are told. Loading is the median of the rounds, original and pruned in turns in one process; the
+forward time is the median over the rounds of a round's fastest call, its ratio the median of the ratios of one round,
+so that what else the machine does falls on both. The memory of a model is the peak of a process that loads it and runs
+it once. Ends with 1 where an output of one differs by a bit from the other's, or where no byte is saved. A WORD chooses
+the models whose names contain it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,181 +29,170 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# TensorFlow stays out of this process: what it holds counts as the peak of each process that it starts.
-EXPORT = """
-import sys, keras
-keras.utils.set_random_seed(0)
-getattr(keras.applications, sys.argv[1])(weights=None).export(sys.argv[2], verbose=False)
-"""
+from benchmarks.speed_check import EXPORT, measure
+
+# TensorFlow stays out of this process: what it holds counts as the peak of each process it starts.
 BERT = """
-import sys, keras, tensorflow as tf
-keras.utils.set_random_seed(0)
-layers, width, heads, words = 4, 256, 4, 30522
-inputs = keras.Input((128,), dtype="int32")
-x = embedded = keras.layers.Embedding(words, width, name="words")(inputs)
-for i in range(layers):
-    attended = keras.layers.MultiHeadAttention(heads, width // heads, name=f"attention_{i}")(x, x)
-    x = keras.layers.LayerNormalization()(x + attended)
-    x = keras.layers.LayerNormalization()(x + keras.layers.Dense(width)(keras.layers.Dense(4 * width, "gelu")(x)))
-encoder = keras.Model(inputs, {
-    "sequence": x,
-    "pooled": keras.layers.Dense(width, "tanh", name="pooler")(x[:, 0]),
-    "words": keras.layers.Dense(words, name="language_model")(x),
-})
-ids = keras.Input((128,), dtype="int32", name="ids")
+import sys, tensorflow as tf
+from tests.pruning.models import Bert
 
-class Tagger(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.encoder, self.tags = encoder, keras.layers.Dense(9, name="tags")
-
-    def call(self, ids):
-        return self.tags(self.encoder(ids)["sequence"])
-
-model = Tagger()
-model(tf.zeros([1, 128], tf.int32))
-model.export(sys.argv[2], verbose=False)
+module = Bert(call_pooler=True, vocabulary=30522, size=512, layers=4, length=64)
+tf.saved_model.save(module, sys.argv[2], signatures=module.serve)
 """
-MODELS = dict.fromkeys(("ResNet50", "EfficientNetB0", "MobileNetV2"), EXPORT) | {"BERT with unused heads": BERT}
+MODELS = {
+    **dict.fromkeys(("ResNet50", "EfficientNetB0", "MobileNetV2"), EXPORT),
+    "BERT-unused-heads": BERT,
+}
 LOAD = """
-import sys, time
+import sys
+from benchmarks.prune import inputs_of
 import tensorflow as tf
-start = time.perf_counter()
+
 loaded = tf.saved_model.load(sys.argv[1])
-print(time.perf_counter() - start)
-"""
-CALL = """
-import json, statistics, sys, time
-import numpy as np, tensorflow as tf
-paths, rounds = sys.argv[1:3], int(sys.argv[3])
-loaded = [tf.saved_model.load(path) for path in paths]
-functions = [one.signatures["serving_default"] for one in loaded]
-((name, spec),) = functions[0].structured_input_signature[1].items()
-rng = np.random.default_rng(0)
-shape = [2 if size is None else size for size in spec.shape]
-value = rng.integers(0, 1000, shape) if spec.dtype.is_integer else rng.random(shape)
-x = tf.constant(value, spec.dtype)
-outputs = [list(function(**{name: x}).values()) for function in functions]
-same = all(np.array_equal(a, b) for a, b in zip(*outputs))
-for path in paths:
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
-        signature = tf.compat.v1.saved_model.load(session, ["serve"], path).signature_def["serving_default"]
-        fetches = [info.name for info in signature.outputs.values()]
-        outputs.append(session.run(fetches, {signature.inputs[name].name: x.numpy()}))
-same = same and all(np.array_equal(a, b) for a, b in zip(*outputs[2:]))
-taken = [[], []]
-for turn in range(rounds + 1):
-    for i in (turn % 2, 1 - turn % 2):
-        start = time.perf_counter()
-        for output in functions[i](**{name: x}).values():
-            output.numpy()
-        if turn:
-            taken[i].append(time.perf_counter() - start)
-ratio = statistics.median(b / a for a, b in zip(*taken))
-print(json.dumps({"same": bool(same), "forward": [statistics.median(each) for each in taken], "ratio": ratio}))
+function = loaded.signatures["serving_default"]
+function(**inputs_of(function))
 """
 
 
 @dataclass
+class Pair:
+    """A figure of the original, and of the pruned model."""
+
+    before: float
+    after: float
+
+
+@dataclass
 class Row:
-    """One model: sizes before and after, the command's seconds and MB, a consumer's before and after."""
+    """What pruning did to one model. Sizes and memory are in MB, `load` in seconds, `forward` in milliseconds."""
 
     model: str
-    bytes: tuple[int, int]
-    nodes: tuple[int, int]
-    variables: tuple[int, int]
-    prune_seconds: float
-    prune_mb: float
-    load_seconds: tuple[float, float]
-    load_mb: tuple[float, float]
-    forward_seconds: tuple[float, float]
-    forward_ratio: float
+    disk: Pair
+    nodes: Pair
+    variables: Pair
+    load: Pair
+    forward: Pair
+    ratio: float
+    memory: Pair
+    seconds: float
+    peak: float
     same: bool
 
 
-def run(*words: str) -> tuple[str, float, float]:
-    """Runs Python; gives what it prints, its wall time in seconds and its peak memory in MB."""
-    start = time.perf_counter()
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    with tempfile.TemporaryFile("w+") as error:
-        process = subprocess.Popen(
-            [sys.executable, *words], stdout=subprocess.PIPE, stderr=error, env=environment, text=True
-        )
-        assert process.stdout is not None
-        text = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            error.seek(0)
-            raise SystemExit(f"{' '.join(words)[:200]} ended with {process.returncode}: {error.read()[-2000:]}")
-    return text, time.perf_counter() - start, usage.ru_maxrss / 1024
+def inputs_of(function: Any) -> dict[str, Any]:
+    """A batch of one for a signature: seeded noise, or small integers."""
+    import numpy as np
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    given = {}
+    for name, spec in function.structured_input_signature[1].items():
+        shape = [size or 1 for size in spec.shape]
+        value = rng.integers(0, 30, size=shape) if spec.dtype.is_integer else rng.normal(size=shape)
+        given[name] = tf.constant(value, spec.dtype)
+    return given
 
 
-def measure(name: str, folder: Path, rounds: int, say: Callable[[str], None]) -> Row:
-    """The row of one model."""
-    say(f"{name}: exporting it")
-    before, after = str(folder / name), str(folder / f"{name}-pruned")
-    run("-c", MODELS[name], name, before)
-    say(f"{name}: pruning it")
-    command = ("-m", "gradpass", "prune", before, "-o", after, "--no-crosscheck", "--format", "json", "--force")
-    taken = [run(*command) for _ in range(3)]
-    told: dict[str, Any] = json.loads(taken[0][0])
-    loads: dict[str, list[tuple[float, float]]] = {before: [], after: []}
-    for turn in range(rounds):
-        say(f"{name}: loading, round {turn + 1}")
-        for path in (before, after) if turn % 2 else (after, before):
-            text, _, mb = run("-c", LOAD, path)
-            loads[path].append((float(text), mb))
-    say(f"{name}: calls")
-    called = json.loads(run("-c", CALL, before, after, str(4 * rounds))[0])
+def compared(paths: list[str], rounds: int, calls: int) -> tuple[list[list[float]], list[list[float]], bool]:
+    """Seconds to load each, milliseconds of a forward pass of each, by round, and whether all outputs are the same."""
+    import tensorflow as tf
 
-    def both(key: str) -> tuple[int, int]:
-        return told["before"][key], told["after"][key]
+    from benchmarks.carriers import measure as forward
 
-    def medians(place: int) -> tuple[float, float]:
-        return tuple(statistics.median(one[place] for one in loads[path]) for path in (before, after))  # type: ignore[return-value]
+    loads: list[list[float]] = [[] for _ in paths]
+    held: list[Any] = []
+    for turn in range(rounds + 1):
+        held = []
+        for path, taken in zip(paths, loads, strict=True):
+            start = time.perf_counter()
+            held.append(tf.saved_model.load(path))
+            if turn:  # the first round is warming up
+                taken.append(time.perf_counter() - start)
+    functions = {path: one.signatures["serving_default"] for path, one in zip(paths, held, strict=True)}
+    given = inputs_of(functions[paths[0]])
+    answers = [{k: v.numpy().tobytes() for k, v in function(**given).items()} for function in functions.values()]
+    taken_by = forward(functions, given, rounds, calls)
+    return loads, [taken_by[path] for path in paths], all(answer == answers[0] for answer in answers)
 
+
+def row(name: str, folder: Path, rounds: int, calls: int, say: Callable[[str], None]) -> Row:
+    """Exports, prunes and measures one model."""
+    path, out, told = folder / name, folder / f"{name}-pruned", folder / f"{name}.json"
+    say(f"{name}: export")
+    subprocess.run([sys.executable, "-c", MODELS[name], name, str(path)], check=True, stdout=subprocess.DEVNULL)
+    say(f"{name}: prune")
+    command = ["-m", "gradpass", "prune", str(path), "--no-crosscheck", "-o", str(out), "--format", "json"]
+    with told.open("w", encoding="utf-8") as file:
+        seconds, peak = measure([sys.executable, *command], file)
+    report = json.loads(told.read_text(encoding="utf-8"))
+    say(f"{name}: memory")
+    memory = [measure([sys.executable, "-c", LOAD, str(each)])[1] for each in (path, out)]
+    say(f"{name}: loading and forward passes")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+        loads, forwards, same = worker.submit(compared, [str(path), str(out)], rounds, calls).result()
+    before, after = report["before"], report["after"]
     return Row(
-        name, both("bytes"), both("nodes"), both("variables"),
-        statistics.median(seconds for _, seconds, _ in taken), max(mb for _, _, mb in taken),
-        medians(0), medians(1), tuple(called["forward"]), called["ratio"], called["same"],
-    )  # fmt: skip
+        name,
+        Pair(before["bytes"] / 1e6, after["bytes"] / 1e6),
+        Pair(before["nodes"], after["nodes"]),
+        Pair(before["variables"], after["variables"]),
+        Pair(*map(statistics.median, loads)),
+        Pair(*map(statistics.median, forwards)),
+        statistics.median(a / b for b, a in zip(*forwards, strict=True)),
+        Pair(*memory),
+        seconds,
+        peak,
+        same,
+    )
 
 
 def main() -> int:
-    """Prints the table; 1 where an output is not the same."""
-    parser = argparse.ArgumentParser(description="What pruning saves on disk, in memory and in time.")
+    """Prints the table; gives the exit status."""
+    parser = argparse.ArgumentParser(description="Models before and after `gradpass prune`.")
     parser.add_argument("word", nargs="?", default="", help="only models whose names contain it")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--calls", type=int, default=5, help="forward passes a round")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
+    chosen = [name for name in MODELS if options.word in name]
+    if not chosen:
+        parser.error(f"no model has {options.word!r} in its name; there are {', '.join(MODELS)}")
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("start") as status:
-        for name in MODELS:
-            if options.word in name:
-                rows.append(measure(name, Path(folder), options.rounds, status.update))
-    table = Table("model", title="before → after; prune in a process of its own, without the cross-check")
-    headings = ("MB on disk", "nodes", "variables", "prune s", "prune MB", "load s", "load MB", "forward", "same bits")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        megabytes = [f"{size / 1e6:.1f}" for size in row.bytes]
-        table.add_row(
-            row.model,
-            " → ".join(megabytes),
-            "{:,} → {:,}".format(*row.nodes),
-            "{} → {}".format(*row.variables),
-            f"{row.prune_seconds:.1f}",
-            f"{row.prune_mb:.0f}",
-            "{:.2f} → {:.2f}".format(*row.load_seconds),
-            "{:.0f} → {:.0f}".format(*row.load_mb),
-            f"{row.forward_ratio:.3f}",
-            "yes" if row.same else "NO",
-        )
-    Console().print(table)
+    with Console(stderr=True).status("start") as status:
+        for name in chosen:
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(row(name, Path(folder), options.rounds, options.calls, status.update))
+    Console().print(table(rows))
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
-    return int(not all(row.same for row in rows))
+        options.json.write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n", encoding="utf-8")
+    return int(any(not each.same or each.disk.after >= each.disk.before for each in rows))
+
+
+def table(rows: list[Row]) -> Table:
+    """The rows as they are printed."""
+    found = Table("model", title="before → after `gradpass prune`")
+    for heading in ("MB on disk", "nodes", "variables", "load s", "forward ms", "ratio", "MB loaded", "pruned in"):
+        found.add_column(heading, justify="right")
+    found.add_column("bits")
+    for each in rows:
+        found.add_row(
+            each.model,
+            *(
+                f"{pair.before:{form}} → {pair.after:{form}}"
+                for pair, form in (
+                    (each.disk, ",.1f"),
+                    (each.nodes, ",.0f"),
+                    (each.variables, ",.0f"),
+                    (each.load, ".2f"),
+                    (each.forward, ".2f"),
+                )
+            ),
+            f"{each.ratio:.3f}",
+            f"{each.memory.before:,.0f} → {each.memory.after:,.0f}",
+            f"{each.seconds:.1f} s, {each.peak:,.0f} MB",
+            "same" if each.same else "differ",
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.table import Table
@@ -51,10 +52,10 @@ def contestants(path: Path) -> dict[str, list[str]]:
     return {name: [sys.executable, *way, str(path)] for name, way in ways.items()}
 
 
-def measure(command: list[str]) -> tuple[float, float]:
+def measure(command: list[str], output: IO[str] | int = subprocess.DEVNULL) -> tuple[float, float]:
     """Runs a command and gives its wall time in seconds and its peak memory in MB."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE)
     assert process.stderr is not None
     error = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)

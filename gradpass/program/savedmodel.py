@@ -71,7 +71,7 @@ def parse(path: Path, raw: bytes, folder: bool | None = None) -> Model:
             if path.suffix == ".meta"
             else graphs.frozen(path, raw)
         )
-    except (DecodeError, wire.WireError) as problem:
+    except (DecodeError, UnicodeDecodeError, wire.WireError) as problem:
         raise TargetError(f"{path} is truncated or no TensorFlow model; save it again ({problem})") from problem
 
 

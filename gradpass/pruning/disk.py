@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from gradpass.errors import OutputError
-from gradpass.program import savedmodel
+from gradpass.errors import GradpassBug, OutputError, TargetError
+from gradpass.program import savedmodel, wire
 from gradpass.program.model import Model
 from gradpass.program.writer import INDEX_FILE, Parts, link_tree, write_saved_model
 from gradpass.pruning.checkpoint import OBJECTS, Checkpoint
@@ -42,14 +43,15 @@ def prune_to(
     """Prunes the SavedModel `source` into `out`; see `gradpass.api.prune_file`."""
     model = savedmodel.read(source)
     progress("looking for what is dead")
-    asked = only_loss(model, loss) if without_rest else Asked()
-    done = prune(model, asked)
-    before = size_of(model, _on_disk(source))
-    after = None if done.pb is None else size_of(done.model)
-    report = PruneReport(str(source), before, after, [v.path for v in done.removed], done.kept, dry_run=dry_run)
-    report.tables = done.tables
-    report.outputs = [f"{name}: {output}" for name, outputs in asked.outputs.items() for output in outputs]
-    report.diagnostics = findings(model, done, entry, loss)
+    with _undamaged(model):
+        asked = only_loss(model, loss) if without_rest else Asked()
+        done = prune(model, asked)
+        before = size_of(model, _on_disk(source))
+        after = None if done.pb is None else size_of(done.model)
+        report = PruneReport(str(source), before, after, [v.path for v in done.removed], done.kept, dry_run=dry_run)
+        report.tables = done.tables
+        report.outputs = [f"{name}: {output}" for name, outputs in asked.outputs.items() for output in outputs]
+        report.diagnostics = findings(model, done, entry, loss)
     if dry_run or done.pb is None:
         return report
     progress("writing")
@@ -61,6 +63,22 @@ def prune_to(
             _put(stage, out, force)
             report.output = str(out)
     return report
+
+
+@contextmanager
+def _undamaged(model: Model) -> Iterator[None]:
+    """Says of a file that it is damaged, where that shows in a part that is parsed when it is first asked for."""
+    try:
+        yield
+    except (DecodeError, UnicodeDecodeError, wire.WireError) as problem:
+        raise TargetError(f"{model.path} is damaged; save it again ({problem})") from problem
+    except GradpassBug:
+        try:
+            for function in (model.program.graph, *map(model.program.function, model.program.functions)):
+                model.program.verify(function)
+        except GradpassBug as theirs:  # what came out is broken as what came in was
+            raise TargetError(f"{model.path} is damaged; save it again ({theirs.__cause__})") from theirs
+        raise
 
 
 def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Callable[[str], None]) -> list[CheckRow]:

@@ -217,7 +217,8 @@ def behind(node: Node, kept: set[Node]) -> list[Node]:
     seen = {node}
     todo = [node]
     while todo:
-        for each in [*todo.pop().controls, *(value.node for value in node.inputs)]:
+        gone = todo.pop()
+        for each in [*gone.controls, *(value.node for value in gone.inputs)]:
             if each in seen or each.op == ARGUMENT:
                 continue
             seen.add(each)

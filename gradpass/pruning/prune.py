@@ -57,7 +57,7 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
     if savedmodel.meta_graphs(model) > 1:
         raise GradpassError(f"{model.path} holds several MetaGraphs, which share one checkpoint; save one alone")
     meta = asked.meta(savedmodel.meta_of(model))
-    checkpoint = Checkpoint(path_of(model)) if path_of(model).with_name("variables.index").exists() else None
+    checkpoint = _checkpoint(model)
     if model.objects is None:
         return _prune_v1(model, meta, checkpoint, asked)
     dead = find(model, meta, checkpoint, asked.names(model), asked.results)
@@ -74,13 +74,24 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
     if new is not None:
         gone = {asset.filename for asset in meta.asset_file_def}
         files = sorted(gone - {meta.asset_file_def[i].filename for i in removal.assets()})
-    kept = {model.variables[key].path: reason for key, reason in dead.kept.items()}
+    kept = {model.variables[key].path: reason for key, reason in dead.kept.items() if key in model.variables}
     if new is None:
         return Pruned(model, None, [], kept, checkpoint)
     keys = [key for key in checkpoint.dtypes if key not in lost] if checkpoint is not None else []
     paths = savedmodel.object_paths(model.objects)
     tables = [paths.get(i, f"object {i}") for i in sorted(dead.resources)]
     return Pruned(new, new.raw, removed, kept, checkpoint, keys, objects, removal, tables, files)
+
+
+def _checkpoint(model: Model) -> Checkpoint | None:
+    """The checkpoint of a SavedModel; None where it has none, as it has no variables."""
+    prefix = path_of(model)
+    index = prefix.with_name(f"{prefix.name}.index")
+    if index.exists():
+        return Checkpoint(prefix)
+    if model.variables:
+        raise GradpassError(f"{index} is missing, the list of the model's weights; copy the whole folder of the model")
+    return None
 
 
 def _methods(model: Model, asked: Asked) -> set[int]:
