@@ -584,6 +584,20 @@ def test_functions(tmp_path: Path) -> None:
         tf.saved_model.load(str(tmp_path / "clean"))
 
 
+def test_a_traced_function_of_a_model() -> None:
+    """Outside of Keras 3 its variables have names that several bear."""
+    model = subclassed(keras)
+    concrete = tf.function(model).get_concrete_function(tf.TensorSpec([None, 5]))
+    for target in (concrete, model.call):
+        pruned = gp.prune(target, X)
+        assert len(pruned.report.removed) == 2
+        held = {id(variable) for variable in pruned.variables}
+        assert held.isdisjoint(id(weight.value) for weight in model.dropped.weights)
+        assert held.issuperset(id(weight.value) for weight in model.top.weights)
+        assert "b'" not in pruned.report.target
+        same(values(model, X), values(pruned, X))
+
+
 def test_what_a_saved_model_would_lose() -> None:
     w, dead = tf.Variable([2.0, 3.0], name="w"), tf.Variable([1.0], name="dead")
 
