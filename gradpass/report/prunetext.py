@@ -31,7 +31,7 @@ def render_removal(report: PruneReport, width: int) -> Iterator[RenderableType]:
         yield Text("")
     for reason in dict.fromkeys(report.kept.values()):
         names = [name for name, why in report.kept.items() if why == reason]
-        yield line(f"kept: {whom(names, 'variable')}: {visible(reason)}")
+        yield line(f"kept: {whom(names, 'layer' if report.live else 'variable')}: {visible(reason)}")
     if report.layers:
         yield line(f"removed layers: {whom(report.layers, 'layer', 6)}")
     for what, names in (("tables", report.tables), ("outputs", report.outputs)):
