@@ -165,8 +165,8 @@ class Alive:
             self._todo += [(number, each) for each in call.tensors]
             return
         inner = self._enter(call.layer)
-        if not _plain(call, self.graphs[inner]):  # called in a way that leaves nothing out
-            self._outputs(inner, range(len(call.outputs)))
+        if not _plain(call, self.graphs[inner]):  # it is given what it is given
+            self._outputs(inner, [place])
             self._todo += [(inner, each) for each in self.graphs[inner].inputs]
             self._todo += [(number, each) for each in call.tensors]
             return

@@ -146,6 +146,8 @@ def label_of(target: Any) -> str:
     if isinstance(target, tf.types.experimental.PolymorphicFunction):
         target = target.python_function
     name = getattr(target, "name", None) or getattr(target, "__qualname__", None) or type(target).__name__
+    if isinstance(name, bytes):  # that of a ConcreteFunction
+        name = name.decode()
     return str(name).rpartition("<locals>.")[2].strip("<>")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gradpass.errors import GradpassError
 from gradpass.flow.analysis import analyse
 from gradpass.live.capsule import Capsule, Part
 from gradpass.live.compiled import Outputs, read_by_loss
-from gradpass.live.frameworks import has_loss, keras_of, plain
+from gradpass.live.frameworks import has_loss, keras_of, plain, unique
 from gradpass.live.layers import narrow
 from gradpass.live.mend import refuse_losses, same_values, strategy_of
 from gradpass.live.parts import CALL, INFERENCE, TRAINING, added_losses, call_parts, conformed, outputs_of, serving
@@ -55,7 +56,11 @@ def prune_traced(target: Any, inputs: Sequence[Any], loss: Any, only_loss: bool)
         raise GradpassError(f"no loss reads an output of {quoted(prepared.label)}; give loss=")
     if gone:
         parts = {name: _narrowed(part, prepared, everything - gone) for name, part in parts.items()}
-    capsule = Capsule(parts, _named(prepared, parts), target, prepared.label, serving(parts, specs, prepared))
+    signature = serving(parts, specs, prepared)
+    variables = _all(prepared, parts)
+    # Asked for those, what is told of them is told by the same names live and of a file.
+    prepared = replace(prepared, given=[variable for variable in variables if variable.trainable])
+    capsule = Capsule(parts, _named(prepared, variables), target, prepared.label, signature)
     done = capsule.prune()
     made = PrunedFunction(prepared, parts, specs, capsule, done)
     report = made.report
@@ -154,19 +159,24 @@ class PrunedFunction(tf.Module):
         return report
 
 
-def _named(prepared: Prepared, parts: dict[str, Part]) -> list[Named]:
-    """All variables of a target, trainable or not, as its user calls them; of a function those that it reads."""
-    found = {
-        handle_of(each.variable): Named(each.name, each.variable, each.trainable)
-        for each in prepared.listed
-        if each.is_variable
-    }
+def _all(prepared: Prepared, parts: dict[str, Part]) -> list[Any]:
+    """All variables of a target, trainable or not; of a function those that it reads."""
     owner = prepared.owner
     held = getattr(owner, "weights" if keras_of(owner) is not None else "variables", ()) if prepared.lists else ()
-    for variable in [*held, *(variable for part in parts.values() for variable in part.concrete.variables)]:
-        one = plain(variable)
-        found.setdefault(handle_of(one), Named(prepared.name(variable), one, bool(one.trainable)))
+    read = [variable for part in parts.values() for variable in part.concrete.variables]
+    found: dict[int, Any] = {}
+    for variable in [*held, *read]:
+        found.setdefault(handle_of(plain(variable)), variable)
     return list(found.values())
+
+
+def _named(prepared: Prepared, variables: list[Any]) -> list[Named]:
+    """The variables as their user calls them, each by another name; those that `prepared` lists as it does."""
+    listed = {handle_of(each.variable): each.name for each in prepared.listed}
+    others = [variable for variable in variables if handle_of(plain(variable)) not in listed]
+    names = unique([*listed.values(), *map(prepared.name, others)])
+    called = dict(zip([*listed, *(handle_of(plain(each)) for each in others)], names, strict=True))
+    return [Named(called[handle_of(plain(v))], plain(v), bool(v.trainable)) for v in variables]
 
 
 def _told(capsule: Capsule) -> list[Variable]:

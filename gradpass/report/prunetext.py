@@ -31,8 +31,10 @@ def render_removal(report: PruneReport, width: int) -> Iterator[RenderableType]:
         yield Text("")
     for reason in dict.fromkeys(report.kept.values()):
         names = [name for name, why in report.kept.items() if why == reason]
-        yield line(f"kept: {whom(names, 'variable')}: {visible(reason)}")
-    for what, names in (("layers", report.layers), ("tables", report.tables), ("outputs", report.outputs)):
+        yield line(f"kept: {whom(names, 'layer' if report.live else 'variable')}: {visible(reason)}")
+    if report.layers:
+        yield line(f"removed layers: {whom(report.layers, 'layer', 6)}")
+    for what, names in (("tables", report.tables), ("outputs", report.outputs)):
         if names:
             yield line(f"removed {what}: {', '.join(map(quoted, names))}")
     if report.after is not None:
