@@ -99,9 +99,10 @@ def matter(code: type[Code]) -> str:
         outcome="a target gets none",
         them="it",
         others="another",
+        outputs="some outputs",
         shape="of several numbers",
     )
-    return text.partition(": a target")[0]
+    return text.partition(": a target")[0].partition(": some bytes")[0]
 
 
 def files() -> dict[Path, str]:

@@ -6,6 +6,7 @@ very same layers; a nested model that loses something is replaced by one of the 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -190,12 +191,12 @@ def can_be_opened(layer: Any) -> bool:
 def functional_of(keras: Any) -> Any:
     """The class of functional models, which Keras does not name in public."""
     x = keras.Input((1,))
-    return type(keras.Model(x, x))
+    return type(keras.Model(x, keras.layers.ReLU()(x)))
 
 
 def _given(call: Call) -> list[Any]:
     """The inputs that a call gives to a nested model."""
-    return list(tf.nest.flatten(call.args[0]))
+    return list(trees(keras_of(call.layer)).flatten(call.args[0]))
 
 
 def _plain(call: Call, inner: Graph) -> bool:
@@ -205,14 +206,21 @@ def _plain(call: Call, inner: Graph) -> bool:
     given, taken = call.args[0], structure_of(inner.model, "input")
     if isinstance(given, dict) != isinstance(taken, dict) or len(tf.nest.flatten(given)) != len(inner.inputs):
         return False
+    if isinstance(given, dict) and list(given) != list(taken) and _ordered(given, taken):
+        return False
     if isinstance(given, dict) and given.keys() != taken.keys():
         return False
-    if not all(hasattr(each, HISTORY) for each in tf.nest.flatten(given)):
+    if not all(hasattr(each, HISTORY) for each in _given(call)):
         return False
     # Keras 3 writes the mask of an input, which is kept in this attribute, into the call.
     own = {id(getattr(each, "_keras_mask", None)) for each in tf.nest.flatten(given)}
     others = tf.nest.flatten({name: value for name, value in call.kwargs.items() if value is not None})
     return all(id(each) in own for each in others if hasattr(each, HISTORY))
+
+
+def _ordered(*structures: Any) -> bool:
+    """Whether the order in which a dict was filled counts for some of these."""
+    return any(isinstance(structure, OrderedDict) for structure in structures)
 
 
 def structure_of(model: Any, what: str) -> Any:
@@ -248,8 +256,8 @@ class Rebuild:
             if key in self.alive.calls[number]:
                 self._call(call, tensors)
         places = range(len(graph.inputs)) if number == self.alive.top else self.alive.read[number]
-        inputs = narrow(structure_of(model, "input"), {id(graph.inputs[i]) for i in places})
-        outputs = narrow(structure_of(model, "output"), {id(graph.outputs[i]) for i in self.alive.used[number]})
+        inputs = narrow(structure_of(model, "input"), places, trees(keras))
+        outputs = narrow(structure_of(model, "output"), self.alive.used[number], trees(keras))
         outputs = tf.nest.map_structure(lambda tensor: tensors.get(id(tensor), tensor), outputs)
         same = type(model).__init__ is functional_of(keras).__init__
         with _policy(model):
@@ -262,33 +270,38 @@ class Rebuild:
         if layer is call.layer and not any(id(each) in tensors for each in call.tensors):
             return
         args, kwargs = call.args, call.kwargs
-        places = list(range(len(call.outputs)))
+        places: Collection[int] = range(len(call.outputs))
         if layer is not call.layer:
             graph = self.alive.graphs[inner]
-            places = [i for i, t in enumerate(graph.outputs) if id(t) in _ids(graph.outputs, self.alive.used[inner])]
+            places = sorted(self.alive.used[inner])
             if len(self.alive.read[inner]) < len(graph.inputs):
-                given = _given(call)
-                args = (narrow(args[0], {id(given[i]) for i in self.alive.read[inner]}),)
+                args = (narrow(args[0], self.alive.read[inner], trees(keras_of(layer))),)
             if _plain(call, graph):  # the new inputs bring their masks
                 kwargs = {name: value for name, value in kwargs.items() if name != "mask"}
         args, kwargs = tf.nest.map_structure(lambda each: tensors.get(id(each), each), (args, kwargs))
-        given = tf.nest.flatten(layer(*args, **kwargs))
+        given = (trees(keras_of(layer)) if keras_of(layer) else tf.nest).flatten(layer(*args, **kwargs))
         tensors.update({id(call.outputs[place]): new for place, new in zip(places, given, strict=True)})
 
 
-def _ids(tensors: list[Any], places: Collection[int]) -> set[int]:
-    return {id(tensors[i]) for i in places}
+def trees(keras: Any) -> Any:
+    """What flattens structures as a Keras does: Keras 3 leaves the order of an OrderedDict, tf_keras sorts it."""
+    return getattr(keras, "tree", tf.nest)
 
 
-def narrow(structure: Any, kept: Collection[int]) -> Any:
-    """A structure with those of its leaves that are kept, by `id`."""
-    if isinstance(structure, dict):
-        parts = {key: narrow(value, kept) for key, value in structure.items()}
-        return {key: value for key, value in parts.items() if value is not None}
-    if isinstance(structure, (list, tuple)):
-        listed = [value for value in (narrow(each, kept) for each in structure) if value is not None]
-        return listed if isinstance(structure, list) else tuple(listed)
-    return structure if id(structure) in kept else None
+def narrow(structure: Any, places: Collection[int], trees: Any = tf.nest) -> Any:
+    """A structure with those of its leaves that stand at these places."""
+    leaves = trees.flatten(structure)
+
+    def kept(part: Any) -> Any:
+        if isinstance(part, dict):
+            parts = {key: kept(value) for key, value in part.items()}
+            return {key: value for key, value in parts.items() if value is not None}
+        if isinstance(part, (list, tuple)):
+            listed = [value for value in map(kept, part) if value is not None]
+            return listed if isinstance(part, list) else tuple(listed)
+        return leaves[part] if part in places else None
+
+    return kept(trees.pack_sequence_as(structure, list(range(len(leaves)))))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,7 @@ from gradpass.errors import GradpassError
 from gradpass.live.compiled import compile_like, output_names, outputs_of_model, read_by_loss
 from gradpass.live.effects import Effects, effects_of
 from gradpass.live.frameworks import keras_of, name_of, plain
-from gradpass.live.layers import Alive, Rebuild, can_be_opened, functional_of, layers_of, structure_of
+from gradpass.live.layers import Alive, Call, Rebuild, can_be_opened, functional_of, layers_of, structure_of
 from gradpass.live.target import as_tensors
 from gradpass.live.traced import prune_traced
 from gradpass.program.model import Variable
@@ -40,6 +40,15 @@ def prune(target: Any, inputs: Sequence[Any], *, loss: Any = None, only_loss: bo
     return prune_traced(target, inputs, loss, only_loss)
 
 
+class Pruned(NamedTuple):
+    """A model of what some outputs need, as it is traced in training; `kept` says why layers stay that nobody reads."""
+
+    alive: Alive
+    model: Any
+    concrete: tf.types.experimental.ConcreteFunction
+    kept: dict[str, str]
+
+
 def _functional(model: Any, inputs: Sequence[Any], loss: Any, only_loss: bool) -> Any:
     labels = as_tensors(inputs[1:2], keras_of(model))
     read = read_by_loss(model, loss, outputs_of_model(model), *labels)
@@ -47,50 +56,67 @@ def _functional(model: Any, inputs: Sequence[Any], loss: Any, only_loss: bool) -
     if only_loss and not read:
         raise GradpassError(f"no loss reads an output of {model.name}; compile it with one, or give loss=")
     effects: dict[tuple[int, int], Effects] = {}
-    alive, new, kept = _pruned(model, read if only_loss else everything, effects)
-    used = alive.used[alive.top]
-    report = PruneReport(model.name, _size(model), None, kept=kept, live=True)
+    with model.distribute_strategy.scope():
+        done = _pruned(model, read if only_loss else everything, effects)
+    new, used = done.model, done.alive.used[done.alive.top]
     names = output_names(model)
+    report = PruneReport(model.name, _size(model, _trace(model)), None, kept=done.kept, live=True)
     report.outputs = [names[place][0] for place in sorted(everything - used)]
     if not only_loss and read and read != everything:
-        _, without, _ = _pruned(model, read, effects, keep=kept)
-        report.diagnostics += _of_loss(model, new, without, [names[place][0] for place in sorted(everything - read)])
+        unread = [names[place][0] for place in sorted(everything - read)]
+        report.diagnostics += _of_loss(model, new, _pruned(model, read, effects).model, unread)
     if new is model:
         model.report = report
         return model
     _refuse_own(model)
-    _told(report, model, new)
+    _told(report, model, done)
     report.crosscheck.append(_same_values(model, new, used, inputs))
     if report.failed:
         raise GradpassError(f"{quoted(model.name)} was not pruned: {report.failed[0].told}")
-    compile_like(new, model, everything - used)
+    with model.distribute_strategy.scope():
+        compile_like(new, model, everything - used)
     new.report = report
     return new
 
 
-def _pruned(
-    model: Any, places: set[int], effects: dict[tuple[int, int], Effects], keep: dict[str, str] | None = None
-) -> tuple[Alive, Any, dict[str, str]]:
-    """What these outputs need, the model of that, and why some layers stay whose outputs nobody reads."""
+def _pruned(model: Any, places: set[int], effects: dict[tuple[int, int], Effects]) -> Pruned:
+    """The model of what these outputs need, and of the layers that do something beside."""
     alive = Alive(model)
     alive.need(alive.top, places)
     kept: dict[str, str] = {}
     while True:
-        held = _held(alive)
-        for number, call in alive.dead():
-            if call.key not in effects:
-                effects[call.key] = effects_of(call)
-            reason = effects[call.key].reason
-            if reason is None and effects[call.key].assigned & held:
-                reason = "changes a variable that others read"
-            if reason is not None:
-                kept[call.layer.name] = f"it {reason}"
-                alive.keep(number, call)
-                break
-        else:
-            break
-    new = Rebuild(alive).model(alive.top)
-    return alive, new, kept
+        found = _acting(alive, effects)
+        if found is None:
+            new = Rebuild(alive).model(alive.top)
+            concrete = _trace(new)
+            found = _lending(alive, concrete, {handle_of(plain(v)) for v in new.variables})
+        if found is None:
+            return Pruned(alive, new, concrete, kept)
+        number, call, reason = found
+        kept[call.layer.name] = reason
+        alive.keep(number, call)
+
+
+def _acting(alive: Alive, effects: dict[tuple[int, int], Effects]) -> tuple[int, Call, str] | None:
+    """A call that nobody needs and that does something beside giving outputs."""
+    held = _held(alive)
+    for number, call in alive.dead():
+        if call.key not in effects:
+            effects[call.key] = effects_of(call)
+        if effects[call.key].reason is not None:
+            return number, call, f"it {effects[call.key].reason}"
+        if effects[call.key].assigned & held:
+            return number, call, "it changes a variable that others read"
+    return None
+
+
+def _lending(alive: Alive, concrete: Any, held: set[int]) -> tuple[int, Call, str] | None:
+    """A call that nobody needs, of a layer whose variables are read by others that do not list them."""
+    lent = {handle_of(variable) for variable in concrete.variables} - held
+    for number, call in alive.dead() if lent else ():
+        if any(handle_of(plain(variable)) in lent for variable in getattr(call.layer, "variables", ())):
+            return number, call, "others read its variables"
+    return None
 
 
 def _held(alive: Alive) -> set[int]:
@@ -104,9 +130,10 @@ def _held(alive: Alive) -> set[int]:
     return found
 
 
-def _told(report: PruneReport, model: Any, new: Any) -> None:
+def _told(report: PruneReport, model: Any, done: Pruned) -> None:
     """Fills in what went, and the size of what is left."""
-    report.after = _size(new)
+    new = done.model
+    report.after = _size(new, done.concrete)
     gone = _missing(model, new)
     report.removed = [variable.path for variable in gone]
     stay = layers_of(new)
@@ -138,10 +165,14 @@ def _of_loss(model: Any, new: Any, without: Any, outputs: list[str]) -> list[Dia
     return [diagnostic("GP221", variables, entry=quoted(model.name), outputs=whom(outputs, "output"))]
 
 
-def _size(model: Any) -> Size:
-    """How large a Keras model is, its forward pass traced as `fit` traces it."""
-    specs = _specs(model)
-    concrete = tf.function(lambda x: model(x, training=True), autograph=False).get_concrete_function(specs)
+def _trace(model: Any) -> tf.types.experimental.ConcreteFunction:
+    """A Keras model as `fit` traces it."""
+    function = tf.function(lambda x: model(x, training=True), autograph=False)
+    return function.get_concrete_function(_specs(model))
+
+
+def _size(model: Any, concrete: tf.types.experimental.ConcreteFunction) -> Size:
+    """How large a Keras model is, its forward pass in training with it."""
     named = [Named(name_of(weight), plain(weight), bool(weight.trainable)) for weight in model.weights]
     size = size_of(of_function(concrete, named))
     weights = {handle_of(plain(weight)): plain(weight) for weight in model.weights}

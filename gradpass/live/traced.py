@@ -186,9 +186,7 @@ def _narrowed(part: Part, prepared: Prepared, places: set[int]) -> Part:
     def run(*inputs: Any) -> Any:
         result = inner(*inputs)
         outputs = result["outputs"] if of_keras else result
-        flat = tf.nest.flatten(outputs)
-        numbered = tf.nest.pack_sequence_as(outputs, list(range(len(flat))))
-        kept = tf.nest.map_structure(lambda i: flat[i], _of_places(numbered, places))
+        kept = narrow(outputs, places)
         if not of_keras:
             return kept
         return {**result, "outputs": kept, "masks": [result["masks"][i] for i in sorted(places)]}
@@ -213,8 +211,3 @@ def _of_loss(
     if not variables:
         return []
     return [diagnostic("GP221", variables, entry=quoted(capsule.label), outputs=whom(outputs, "output"))]
-
-
-def _of_places(structure: Any, places: set[int]) -> Any:
-    """A structure of numbers with some of them only."""
-    return narrow(structure, {id(leaf) for leaf in tf.nest.flatten(structure) if leaf in places})

@@ -89,9 +89,11 @@ def test_a_backbone_loses_its_pooler(module: Any, tmp_path: Path) -> None:
     pruned.fit(TOKENS, np.ones((4, 5, 3)), epochs=3, verbose=0)
     assert pruned.evaluate(TOKENS, np.ones((4, 5, 3)), verbose=0)[0] < first[0]
     model.fit(TOKENS, np.ones((4, 5, 3)), verbose=0)
-    pruned.save(tmp_path / "model.keras")
-    again = module.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again.predict(TOKENS, verbose=0), model.predict(TOKENS, verbose=0))
+    for each in (pruned, model):
+        each.save(tmp_path / "model.keras")
+        again = module.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(again.predict(TOKENS, verbose=0), model.predict(TOKENS, verbose=0))
+        assert len(again.weights) == len(each.weights)
     pruned.export(str(tmp_path / "export"), **({"verbose": False} if module is keras else {}))
     assert (tmp_path / "export" / "saved_model.pb").exists()
     assert gp.prune(pruned) is pruned and "nothing is dead" in str(pruned.report)
@@ -199,6 +201,7 @@ def test_nothing_dead(module: Any) -> None:
     assert model.report.after is None and not model.report.layers
     # An input that nobody reads stays: who calls the model gives it.
     a, b = module.Input((5,), name="a"), module.Input((5,), name="b")
+    module.layers.Dense(2)(b)  # Keras 3.12 wants that somebody reads it
     model = module.Model([a, b], module.layers.Dense(2)(a))
     assert gp.prune(model, [X, X]) is model
 
@@ -283,6 +286,15 @@ def affecting(module: Any, kind: str) -> Any:
         dead = layers.Dense(2, activity_regularizer="l2", name="effect")(hidden)
     elif kind == "shared state":
         dead = norm(layers.Dense(5, name="effect")(hidden))
+    elif kind == "lent":
+        lender = layers.Dense(5, name="effect", use_bias=False)
+        dead = lender(hidden)
+
+        class Borrower(layers.Layer):  # type: ignore[misc]
+            def call(self, t: Any) -> Any:
+                return tf.matmul(t, lender.kernel)
+
+        hidden = Borrower(name="borrower")(hidden)
     else:
         dead = layers.Lambda(loud, name="effect")(hidden)
     inner = module.Model(x, [hidden, layers.Dense(1, name="behind")(dead), layers.Dense(1, name="dead")(hidden)])
@@ -297,6 +309,7 @@ def affecting(module: Any, kind: str) -> Any:
         ("loss", "it adds a loss"),
         ("shared state", "it changes a variable that others read"),
         ("print", "it runs PrintV2"),
+        ("lent", "others read its variables"),
     ],
 )
 def test_what_a_layer_does_beside_keeps_it(module: Any, kind: str, reason: str) -> None:
@@ -535,3 +548,57 @@ def test_what_cannot_be_pruned() -> None:
         gp.prune(subclassed(keras))
     with pytest.raises(GradpassError, match="no output 'c'; there are a, b"):
         gp.prune(lambda x: {"a": x, "b": x}, X, loss={"c"})
+
+
+def random_model(module: Any, rng: Any, depth: int, name: str) -> Any:
+    """A model of random layers and of models of random layers, of which random outputs are read."""
+    layers = module.layers
+    count = int(rng.integers(1, 3))
+    inputs = {f"{name}_i{i}": module.Input((3,), name=f"{name}_i{i}") for i in range(count)}
+    kinds: Any = [dict, list]
+    as_dict = kinds[rng.integers(2)] is dict
+    known = list(inputs.values())
+    inner = (
+        [random_model(module, rng, depth - 1, f"{name}{j}") for j in range(int(rng.integers(1, 3)))] if depth else []
+    )
+    shared = layers.Dense(3, name=f"{name}_shared")
+    for step in range(int(rng.integers(2, 5))):
+        a, b = (known[rng.integers(len(known))] for _ in range(2))
+        choice = rng.integers(5)
+        if choice < 3 and inner:
+            model, taken = inner[rng.integers(len(inner))]
+            given = {key: known[rng.integers(len(known))] for key in taken}
+            asks_dict = isinstance(model.input, dict)
+            known += tf.nest.flatten(model(given if asks_dict else list(given.values())))
+        elif choice == 3:
+            known.append(layers.Add(name=f"{name}_add{step}")([a, b]))
+        else:
+            known.append(layers.Dense(3, name=f"{name}_dense{step}")(shared(a)))
+    chosen = [known[i] for i in rng.choice(len(known), min(len(known), 1 + int(rng.integers(3))), replace=False)]
+    # What is an input as well is given on, so that there is a layer at each end.
+    chosen = [layers.ReLU(name=f"{name}_o{i}")(tensor) for i, tensor in enumerate(chosen)]
+    for tensor in inputs.values():
+        layers.ReLU()(tensor)  # Keras 3.12 wants inputs that somebody reads
+    outputs: Any = {f"o{i}": tensor for i, tensor in enumerate(chosen)} if as_dict else chosen
+    made = module.Model(inputs if as_dict else list(inputs.values()), outputs, name=name)
+    return made, list(inputs)
+
+
+@both
+@pytest.mark.parametrize("seed", range(6))
+def test_random_models(module: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model, taken = random_model(module, rng, 2, "m")
+    x: Any = {name: np.float32(rng.normal(size=(2, 3))) for name in taken}
+    x = x if isinstance(model.input, dict) else list(x.values())
+    pruned = gp.prune(model, x)
+    same(values(model, x, training=False), values(pruned, x, training=False))
+    assert set(handles(pruned)) <= set(handles(model)) and gp.prune(pruned, x) is pruned
+    with tf.GradientTape() as tape:
+        flat = tf.nest.flatten(model(x))
+        value = tf.add_n([tf.reduce_sum(tensor) for tensor in flat])
+    # What went has no gradient, and what has none would have gone.
+    left = set(handles(pruned))
+    weights = [plain(v) for v in model.trainable_variables]
+    for variable, gradient in zip(weights, tape.gradient(value, weights), strict=True):
+        assert (gradient is not None) == (id(variable) in left)
