@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -32,10 +32,7 @@ from gradpass.options import (
     tensorflow_option,
 )
 from gradpass.report.output import emit
-from gradpass.targets import is_live, subject_of
-
-if TYPE_CHECKING:
-    from gradpass.report.repair import FixReport
+from gradpass.targets import fix_live, is_live, prune_live, subject_of
 
 FINDINGS, WRONG, BUG = 1, 2, 70  # BUG is EX_SOFTWARE of sysexits.h
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing to a stream may end with
@@ -208,44 +205,18 @@ def fix(
 
             report = fix_file(subject, output, progress=say, **options)
         else:
-            report = _fix_live(target, subject, inputs, output, progress=say, **options)
+            report = fix_live(target, subject, inputs, output, progress=say, **options)
     emit(report, style, None)
     return report.exit_status
 
 
-def _fix_live(
-    text: str,
-    subject: Any,
-    inputs: list[Any],
-    output: Path | None,
-    *,
-    entry: str | None,
-    diff: bool,
-    prune: str | None,
-    **options: Any,
-) -> FixReport:
-    """Repairs what is no graph on disk."""
-    from gradpass.api import refuse_existing
-    from gradpass.live.fixed import fix_to
-
-    for option, given in (("--entry", entry), ("--diff", diff), ("--prune", prune)):
-        if given:
-            raise GradpassError(f"{option} is for a graph on disk; leave it out for {text}")
-    path = Path(text)
-    if output is None:
-        named = path if path.exists() else Path(text.rpartition(":")[2].rpartition(".")[2])
-        output = named.with_name(f"{named.stem}-fixed{'.keras' if path.suffix == '.keras' else ''}")
-    if not options["dry_run"]:
-        refuse_existing(output, options["force"])
-    return fix_to(subject, inputs, output, **options)
-
-
 @commands.command()
-@click.argument("target", type=click.Path(path_type=Path))
+@target_argument
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where to write (default: TARGET-pruned)."
 )
 @entry_option
+@data_option
 @click.option(
     "--prune",
     "extent",
@@ -260,25 +231,32 @@ def _fix_live(
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @format_option("text", "json")
 def prune(
-    target: Path,
+    target: str,
     output: Path | None,
     style: str,
+    data: Path | None,
     extent: str,
     loss: Sequence[str],
     no_crosscheck: bool,
     **options: Any,
 ) -> int:
-    """Removes from the SavedModel TARGET what no output and no side effect needs, and proves that all else is the same.
+    """Removes from TARGET what no output and no side effect needs, and proves that all else is the same.
 
-    Dead are nodes, functions, captures and variables; these go out of the checkpoint too. Exit status: 0 done, or
-    nothing is dead; 1 a cross-check failed; 2 the call or the target is wrong.
+    TARGET is a SavedModel folder, a model of Keras (.keras, .h5), or package.module:attribute. Dead are nodes,
+    functions, captures and variables; these go out of the checkpoint too. Exit status: 0 done, or nothing is dead; 1 a
+    cross-check failed; 2 the call or the target is wrong.
     """
-    from gradpass.api import prune_file
     from gradpass.report.terminal import progress, quiet_tensorflow
 
     options |= {"loss": list(loss) or None, "only_loss": extent == "loss", "cross_check": not no_crosscheck}
     with progress(f"reading {target}") as say, quiet_tensorflow():
-        report = prune_file(target, output, progress=say, **options)
+        subject, inputs = subject_of(target, data)
+        if isinstance(subject, Path):
+            from gradpass.api import prune_file
+
+            report = prune_file(subject, output, progress=say, **options)
+        else:
+            report = prune_live(target, subject, inputs, output, progress=say, **options)
     emit(report, style, None)
     return report.exit_status
 

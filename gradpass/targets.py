@@ -6,9 +6,13 @@ import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradpass.errors import GradpassError
+
+if TYPE_CHECKING:
+    from gradpass.report.pruned import PruneReport
+    from gradpass.report.repair import FixReport
 
 
 def is_live(text: str) -> bool:
@@ -32,3 +36,39 @@ def subject_of(text: str, data: Path | None) -> tuple[Any, list[Any]]:
     with redirect_stdout(sys.stderr):
         subject = named.keras_file(path) if path.exists() else named.attribute(text)
     return subject, named.inputs_from(data, subject)
+
+
+def fix_live(text: str, subject: Any, inputs: list[Any], output: Path | None, **options: Any) -> FixReport:
+    """Repairs what is no graph on disk."""
+    from gradpass.live.fixed import fix_to
+
+    _only_on_disk(text, options, "entry", "diff", "prune")
+    return fix_to(subject, inputs, _free(text, output, "fixed", options), **options)
+
+
+def prune_live(text: str, subject: Any, inputs: list[Any], output: Path | None, **options: Any) -> PruneReport:
+    """Prunes what is no graph on disk."""
+    from gradpass.live.pruned import prune_to_disk
+
+    _only_on_disk(text, options, "entry")
+    return prune_to_disk(subject, inputs, _free(text, output, "pruned", options), **options)
+
+
+def _only_on_disk(text: str, options: dict[str, Any], *names: str) -> None:
+    """Takes options out that a live target has not, and refuses them where they are given."""
+    for name in names:
+        if options.pop(name):
+            raise GradpassError(f"--{name} is for a graph on disk; leave it out for {text}")
+
+
+def _free(text: str, output: Path | None, what: str, options: dict[str, Any]) -> Path:
+    """Where to write, which nothing may occupy unasked: by default beside the file, or here under the target's name."""
+    from gradpass.api import refuse_existing
+
+    path = Path(text)
+    if output is None:
+        named = path if path.exists() else Path(text.rpartition(":")[2].rpartition(".")[2])
+        output = named.with_name(f"{named.stem}-{what}{'.keras' if path.suffix == '.keras' else ''}")
+    if not options["dry_run"]:
+        refuse_existing(output, options["force"])
+    return output

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +22,8 @@ from gradpass.live.target import as_tensors
 from gradpass.live.traced import prune_traced
 from gradpass.program.model import Variable
 from gradpass.program.trace import Named, handle_of, of_function, variable_of
+from gradpass.program.writer import GRAPH_FILE, write_saved_model
+from gradpass.pruning.disk import prune_to
 from gradpass.pruning.tell import diagnostic, size_of
 from gradpass.report.diagnostics import Diagnostic
 from gradpass.report.pruned import PruneReport, Size
@@ -38,6 +44,49 @@ def prune(target: Any, inputs: Sequence[Any], *, loss: Any = None, only_loss: bo
     if can_be_opened(target):
         return _functional(target, inputs, loss, only_loss)
     return prune_traced(target, inputs, loss, only_loss)
+
+
+def prune_to_disk(
+    target: Any,
+    inputs: Sequence[Any],
+    out: Path,
+    *,
+    loss: Any = None,
+    only_loss: bool = False,
+    dry_run: bool = False,
+    cross_check: bool = True,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> PruneReport:
+    """Prunes a live target into `out`: a `.keras` file of a functional model if it is called so, else a SavedModel."""
+    progress("pruning")
+    done = prune(target, inputs, loss=loss, only_loss=only_loss)
+    report: PruneReport = done.report
+    report.dry_run = dry_run
+    if dry_run or report.after is None:
+        return report
+    if keras_of(done) is None:
+        if out.suffix in (".keras", ".h5"):
+            raise GradpassError(f"{quoted(report.target)} is a function when it is pruned; let {out} be a folder")
+        done.save(out, force=force)
+    elif out.suffix in (".keras", ".h5"):
+        done.save(out)
+    else:
+        with tempfile.TemporaryDirectory(prefix="gradpass-") as folder:
+            with redirect_stdout(io.StringIO()):  # on which tf_keras tells of the endpoints
+                done.export(folder)
+            # The export itself has every weight twice.
+            written = prune_to(
+                Path(folder), out, entry=None, loss=None, without_rest=False, dry_run=False, cross_check=cross_check,
+                force=force, progress=progress,
+            )  # fmt: skip
+            if written.after is None:
+                write_saved_model(Path(folder), out, (Path(folder) / GRAPH_FILE).read_bytes(), force=force)
+        report.crosscheck += written.crosscheck
+        if written.failed:
+            return report
+    report.output = str(out)
+    return report
 
 
 class Pruned(NamedTuple):

@@ -84,9 +84,11 @@ class PruneReport:
             return visible(f"cross-check failed ({', '.join(row.name for row in self.failed)}): nothing was written")
         if self.after is None:
             return "nothing is dead" + ("" if self.live else ": nothing was written")
-        if self.live:
-            return "pruned in this process, on the same variables; save it to keep it"
-        return "dry run: nothing was written" if self.output is None else f"wrote {visible(self.output)}"
+        if self.output is not None:
+            return f"wrote {visible(self.output)}"
+        if self.dry_run or not self.live:
+            return "dry run: nothing was written"
+        return "pruned in this process, on the same variables; save it to keep it"
 
     def to_json(self) -> dict[str, Any]:
         """The report as `gradpass prune --format json` prints it."""
