@@ -153,7 +153,7 @@ def _parts(source: Path, done: Pruned) -> Parts:
     removal = done.removal
     if done.assets:
         parts["assets"] = lambda folder: _assets(source, folder, done.assets)
-    if done.checkpoint is not None and done.removed:
+    if done.checkpoint is not None and (done.removed or done.objects != done.checkpoint.objects):
         parts[INDEX_FILE.parts[0]] = _written(done.checkpoint, done.keys, done.objects)
     if removal is not None and removal.removed and (source / METADATA).exists():
         raw = removal.metadata((source / METADATA).read_bytes())
