@@ -286,7 +286,7 @@ def tables_in_a_list(path: Path) -> Split:
 
 @shown
 def implementations(path: Path) -> Split:
-    """Two functions of which TensorFlow takes that for the device, if both take and give as much: they are not alike."""
+    """Two functions of which TensorFlow takes that for the device if both take and give as much; these do not."""
     module = tf.Module()
     module.kernel, module.second, module.dead = variable(4, 2), variable(4, 2), variable(4, 3)
 
