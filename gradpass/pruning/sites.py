@@ -66,8 +66,15 @@ def _site(node: Node) -> Site | None:
     return found
 
 
-def mentioned(kind: Kind) -> Iterator[str]:
+def mentioned(kind: Kind) -> tuple[str, ...]:
     """The functions that the attributes of a node name."""
+    known: tuple[str, ...] | None = kind.derived.get(mentioned)
+    if known is None:
+        known = kind.derived[mentioned] = tuple(_mentioned(kind))
+    return known
+
+
+def _mentioned(kind: Kind) -> Iterator[str]:
     for value in kind.attrs.values():
         which = value.WhichOneof("value")
         if which == "func":
