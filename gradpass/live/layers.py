@@ -7,7 +7,7 @@ very same layers; a nested model that loses something is replaced by one of the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -328,7 +328,7 @@ def _as(made: Any, model: Any) -> Any:
     return made
 
 
-def layers_of(model: Any, opened: Callable[[Any], bool] = can_be_opened) -> dict[int, Any]:
+def layers_of(model: Any) -> dict[int, Any]:
     """The layers of a functional model and of those in it, by `id`, without the places for inputs."""
     found: dict[int, Any] = {}
     keras = keras_of(model)
@@ -336,6 +336,6 @@ def layers_of(model: Any, opened: Callable[[Any], bool] = can_be_opened) -> dict
         if isinstance(layer, keras.layers.InputLayer) or id(layer) in found:
             continue
         found[id(layer)] = layer
-        if opened(layer):
+        if can_be_opened(layer):
             found.update(layers_of(layer))
     return found
