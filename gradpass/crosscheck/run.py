@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +11,7 @@ from gradpass.crosscheck.check import Check, Disagreement, Skip, attempt, guarde
 from gradpass.crosscheck.gradients import check_promises
 from gradpass.crosscheck.load import Loaded, Signature, load_plain
 from gradpass.crosscheck.onnx_export import onnx_checks
+from gradpass.crosscheck.quiet import quiet
 from gradpass.crosscheck.values import Sample, compare_values, run_both
 
 Mode = Literal["straight-through", "soft"]
@@ -43,7 +41,7 @@ def crosscheck(
     it runs them. A check's name carries the entry's where there are several.
     """
     checks: list[Check] = []
-    with _quiet():
+    with quiet():
         progress("cross-check: loading both models")
         loaded = attempt(lambda: (load_plain(original), load_plain(fixed)))
         if loaded.value is None:
@@ -165,16 +163,3 @@ def _signature(loaded: Loaded, entry: str, whose: str) -> Signature:
     if entry not in loaded.signatures:
         raise Disagreement(f"the {whose} has no entry {entry!r}; it has {', '.join(loaded.signatures) or 'none'}")
     return loaded.signatures[entry]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what TensorFlow and tf2onnx log and warn of from the terminal: what matters of it is in the reasons."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

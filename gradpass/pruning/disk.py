@@ -84,6 +84,7 @@ def _undamaged(model: Model) -> Iterator[None]:
 def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Callable[[str], None]) -> list[CheckRow]:
     """The cross-checks of values and of the ONNX exports; one signature is exported where several run one function."""
     from gradpass.crosscheck import crosscheck
+    from gradpass.crosscheck.session import in_session
 
     entries = list(model.entries)
     if not entries:
@@ -100,7 +101,9 @@ def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Call
         graphs=True,
     )
     # No gradient was promised by anybody.
-    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks if not c.name.startswith("verdict")]
+    checks = [check for check in checks if not check.name.startswith("verdict")]
+    checks += in_session(source, stage, entries, asked.outputs, progress)
+    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
 
 
 def _alike(model: Model) -> dict[str, str]:
@@ -150,7 +153,7 @@ def _parts(source: Path, done: Pruned) -> Parts:
     removal = done.removal
     if done.assets:
         parts["assets"] = lambda folder: _assets(source, folder, done.assets)
-    if done.checkpoint is not None and done.removed:
+    if done.checkpoint is not None and (done.removed or done.objects != done.checkpoint.objects):
         parts[INDEX_FILE.parts[0]] = _written(done.checkpoint, done.keys, done.objects)
     if removal is not None and removal.removed and (source / METADATA).exists():
         raw = removal.metadata((source / METADATA).read_bytes())

@@ -139,8 +139,13 @@ class Removal:
             return self._captures(old)
         if old.WhichOneof("kind") != "user_object" or old.user_object.identifier not in LISTS:
             return {}
-        stay = [c.local_name for c in old.children if c.node_id not in self.removed and c.local_name.isdigit()]
-        return {name: str(i) for i, name in enumerate(sorted(stay, key=int))}
+        places = sorted((int(c.local_name), c.node_id) for c in old.children if c.local_name.isdigit())
+        gone = 0
+        labels = {}
+        for place, item in places:
+            gone += item in self.removed
+            labels[str(place)] = str(place - gone)  # a list may have gaps of its own, where it holds what is no object
+        return labels
 
     def _captures(self, node: SavedObject) -> dict[str, str]:
         name = node.bare_concrete_function.concrete_function_name

@@ -17,13 +17,14 @@ from tests.pruning.models import IDS, Dense, Split, X, serving, shown, split, va
 layers = keras.layers
 
 
-def exported(model: Any, path: Path, dead: Iterable[str] = (), states: str = "no states") -> Split:
+def exported(model: Any, path: Path, dead: Iterable[str] = (), states: str = "no states", shape: Any = None) -> Split:
     """Exports a model of Keras 3, and tells apart the weights whose paths name one of `dead` and the others.
 
     The copies under `_all_variables` are all dead, but for `states`, which stand there only. The state of a generator
-    of random numbers, which the training needs alone, is dead in an export.
+    of random numbers, which the training needs alone, is dead in an export. `shape` is the input's, where it is fixed.
     """
-    model.export(str(path), verbose=False)
+    given = {} if shape is None else {"input_signature": [keras.InputSpec("float32", shape)]}
+    model.export(str(path), verbose=False, **given)
     written = {variable.path: variable.name for variable in read(path).variables.values()}
     copies = {way: name for way, name in written.items() if way.startswith("_all_variables/")}
     gone = {way for way, name in copies.items() if states not in name}
@@ -126,7 +127,8 @@ def keras_stateful(path: Path) -> Split:
         pytest.skip("Keras 3.12 exports no layer that wants a fixed number of examples")
     keras.utils.set_random_seed(5)
     model = keras.Sequential([keras.Input((3, 4), batch_size=3), layers.LSTM(2, stateful=True), layers.Dense(1)])
-    return exported(model, path, states="rnn_state")
+    # Keras 3.12 does not see by itself that the size of a batch is fixed.
+    return exported(model, path, states="rnn_state", shape=(3, 3, 4))
 
 
 def _with_slots(path: Path, optimizer: Any) -> None:

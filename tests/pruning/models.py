@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Split:
 
 Builder = Callable[[Path], Split]
 MODELS: dict[str, Builder] = {}
+SEEDS = count()
 
 
 def shown(builder: Builder) -> Builder:
@@ -44,9 +46,9 @@ def split(dead: str, alive: str, tables: str = "", assets: str = "", keys: str |
     return Split(*sets, keys=None if keys is None else frozenset(keys.split()))
 
 
-def variable(*shape: int, name: str | None = None, dtype: tf.DType = F32, seed: int = 0) -> tf.Variable:
-    """A variable of random values, none of them zero, the same at every start."""
-    rng = np.random.default_rng([seed, *shape])
+def variable(*shape: int, name: str | None = None, dtype: tf.DType = F32) -> tf.Variable:
+    """A variable of random values, none of them zero, and other ones for each variable."""
+    rng = np.random.default_rng(next(SEEDS))
     return tf.Variable(tf.cast(rng.uniform(0.1, 1, size=shape), dtype), name=name)
 
 
@@ -62,10 +64,10 @@ IDS = tf.TensorSpec([None, 5], tf.int32, name="ids")
 class Dense(tf.Module):
     """A layer with a kernel and a bias."""
 
-    def __init__(self, inputs: int, outputs: int, seed: int = 0) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.kernel = variable(inputs, outputs, name="kernel", seed=seed)
-        self.bias = variable(outputs, name="bias", seed=seed)
+        self.kernel = variable(inputs, outputs, name="kernel")
+        self.bias = variable(outputs, name="bias")
 
     def __call__(self, x: Any) -> Any:
         return tf.tanh(x @ self.kernel + self.bias)
@@ -76,9 +78,9 @@ class Block(tf.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.query, self.key, self.value, self.out = (variable(size, size, seed=i) for i in range(4))
+        self.query, self.key, self.value, self.out = (variable(size, size) for _ in range(4))
         self.up, self.down = variable(size, 2 * size), variable(2 * size, size)
-        self.scale = [variable(size, seed=i) for i in range(2)]
+        self.scale = [variable(size) for _ in range(2)]
 
     def __call__(self, h: Any) -> Any:
         scores = tf.einsum("bid,bjd->bij", h @ self.query, h @ self.key) / h.shape[-1] ** 0.5
@@ -158,7 +160,7 @@ def two_towers(path: Path) -> Split:
 def loop_with_a_dead_value(path: Path) -> Split:
     """The loop makes two values, one after the other; nobody reads the second one after the loop."""
     module = tf.Module()
-    module.alive, module.dead, module.last = variable(4, 4), variable(4, 4, seed=1), variable(4, 2)
+    module.alive, module.dead, module.last = variable(4, 4), variable(4, 4), variable(4, 2)
 
     def run(x: Any) -> Any:
         def body(i: Any, h: Any, unused: Any) -> Any:
@@ -195,7 +197,7 @@ def loop_that_carries_variables(path: Path) -> Split:
 def loop_that_rotates(path: Path) -> Split:
     """What one turn of the loop makes and nobody reads is what the next turn starts with."""
     module = tf.Module()
-    module.first, module.later, module.dead = (variable(4, 4, seed=i) for i in range(3))
+    module.first, module.later, module.dead = (variable(4, 4) for _ in range(3))
 
     def run(x: Any) -> Any:
         def body(i: Any, h: Any, ahead: Any) -> Any:
@@ -214,8 +216,8 @@ def loop_that_rotates(path: Path) -> Split:
 @shown
 def branches_with_a_dead_value(path: Path) -> Split:
     module = tf.Module()
-    module.one, module.other = variable(4, 2), variable(4, 2, seed=1)
-    module.dead_one, module.dead_other = variable(4, 3), variable(4, 3, seed=1)
+    module.one, module.other = variable(4, 2), variable(4, 2)
+    module.dead_one, module.dead_other = variable(4, 3), variable(4, 3)
 
     def run(x: Any) -> Any:
         y, _ = tf.cond(
@@ -234,8 +236,8 @@ def branches_with_a_dead_value(path: Path) -> Split:
 def cases_with_a_dead_value(path: Path) -> Split:
     """tf.switch_case, within a loop, within a call."""
     module = tf.Module()
-    module.ways = [variable(4, 4, seed=i) for i in range(3)]
-    module.dead = [variable(4, 4, seed=i) for i in range(3)]
+    module.ways = [variable(4, 4) for _ in range(3)]
+    module.dead = [variable(4, 4) for _ in range(3)]
 
     @tf.function(autograph=False)
     def step(i: Any, h: Any) -> Any:
@@ -277,7 +279,7 @@ def nested_call_with_a_dead_value(path: Path) -> Split:
 def called_twice(path: Path) -> Split:
     """One function is called twice; each of its two values is read of one of the calls."""
     module = tf.Module()
-    module.one, module.other, module.dead = variable(4, 4), variable(4, 4, seed=1), variable(4, 4, seed=2)
+    module.one, module.other, module.dead = variable(4, 4), variable(4, 4), variable(4, 4)
 
     @tf.function(autograph=False)
     def three(x: Any) -> Any:
@@ -319,7 +321,7 @@ def method_that_is_no_signature(path: Path) -> Split:
 def traced_several_times(path: Path) -> Split:
     """A method that was traced for two shapes and both values of a flag: all that can be called is alive."""
     module = tf.Module()
-    module.learning, module.serving, module.dead = (variable(4, 4, seed=i) for i in range(3))
+    module.learning, module.serving, module.dead = (variable(4, 4) for _ in range(3))
 
     @tf.function(autograph=False)
     def method(x: Any, training: bool = False) -> Any:
@@ -350,7 +352,7 @@ def loaded_inside(path: Path) -> Split:
 @shown
 def two_inputs(path: Path) -> Split:
     module = tf.Module()
-    module.left, module.right, module.dead = variable(4, 2), variable(4, 2, seed=1), variable(4, 2, seed=2)
+    module.left, module.right, module.dead = variable(4, 2), variable(4, 2), variable(4, 2)
 
     def run(x: Any, z: Any, unused: Any) -> Any:
         tf.reduce_sum(unused @ module.dead)

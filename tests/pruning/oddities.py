@@ -67,9 +67,7 @@ def effects(path: Path) -> Split:
     """Layers that no output needs, each kept alive by what it does."""
     module = tf.Module()
     module.served, module.dead = variable(4, 2), variable(4, 3)
-    module.counted, module.printed, module.called, module.drawn, module.checked = (
-        variable(4, 1, seed=i) for i in range(5)
-    )
+    module.counted, module.printed, module.called, module.drawn, module.checked = (variable(4, 1) for _ in range(5))
     module.counter = tf.Variable(0.0)
 
     def note(value: Any) -> None:
@@ -82,7 +80,7 @@ def effects(path: Path) -> Split:
         tf.print(tf.reduce_sum(x @ module.printed), output_stream="file:///dev/null")
         tf.py_function(note, [tf.reduce_sum(x @ module.called)], [])
         tf.random.stateless_normal([2], [1, 2]) + tf.reduce_sum(x @ module.dead)
-        tf.random.poisson([1], tf.abs(tf.reduce_sum(x @ module.drawn)), seed=3)
+        tf.random.poisson([1], tf.abs(tf.reduce_sum(x @ module.drawn)))
         tf.debugging.assert_less(tf.reduce_sum(x @ module.checked), 1e6)
         return {"y": x @ module.served}
 
@@ -97,7 +95,7 @@ def effects_where_values_are_dropped(path: Path) -> Split:
     """A call, a branch and a loop of which nobody reads a value, and which write."""
     module = tf.Module()
     module.served, module.state = variable(4, 2), tf.Variable(tf.zeros([4, 4]))
-    module.of_call, module.of_branch, module.of_loop, module.dead = (variable(4, 4, seed=i) for i in range(4))
+    module.of_call, module.of_branch, module.of_loop, module.dead = (variable(4, 4) for _ in range(4))
 
     @tf.function(autograph=False)
     def call(x: Any) -> Any:
@@ -173,7 +171,7 @@ def generator(path: Path) -> Split:
 
 def _custom(path: Path, saved: bool) -> Split:
     module = tf.Module()
-    module.kernel, module.backward, module.dead = variable(4, 2), variable(4, 2, seed=1), variable(4, 3)
+    module.kernel, module.backward, module.dead = variable(4, 2), variable(4, 2), variable(4, 3)
 
     @tf.custom_gradient
     def matmul(x: Any) -> Any:
@@ -231,7 +229,7 @@ def dtypes(path: Path) -> Split:
 @shown
 def one_name_for_two(path: Path) -> Split:
     module = tf.Module()
-    module.one, module.other = variable(4, 2, name="kernel"), variable(4, 2, name="kernel", seed=1)
+    module.one, module.other = variable(4, 2, name="kernel"), variable(4, 2, name="kernel")
     module.serve = serving(lambda x: {"y": x @ module.other}, X)
     tf.saved_model.save(module, str(path), signatures=module.serve)
     return split("one", "other")
@@ -254,14 +252,63 @@ def one_variable_of_two_objects(path: Path) -> Split:
 def lists_and_dicts(path: Path) -> Split:
     """Dead items between living ones, whose places in their list close up."""
     module = tf.Module()
-    module.items = [variable(4, 2, seed=i) for i in range(4)]
-    module.named = {name: variable(2, seed=i) for i, name in enumerate(("first", "second"))}
-    module.pair = (variable(2), variable(2, seed=1))
+    module.items = [variable(4, 2) for _ in range(4)]
+    module.named = {name: variable(2) for i, name in enumerate(("first", "second"))}
+    module.pair = (variable(2), variable(2))
     module.serve = serving(
         lambda x: {"y": x @ module.items[1] + x @ module.items[3] + module.named["second"] + module.pair[1]}, X
     )
     tf.saved_model.save(module, str(path), signatures=module.serve)
     return split("items/0 items/2 named/first pair/0", "items/1 items/3 named/second pair/1")
+
+
+@shown
+def lists_of_other_things(path: Path) -> Split:
+    """Lists that hold what is no object, which leaves a gap among their items; in one of them something is dead."""
+    module = tf.Module()
+    module.living = [variable(4, 2), None, variable(4, 2)]
+    module.mixed = [None, variable(4, 2), 1, variable(4, 2), "text", variable(4, 2)]
+    module.serve = serving(lambda x: {"y": x @ module.living[0] + x @ module.living[2] + x @ module.mixed[5]}, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("mixed/1 mixed/3", "living/0 living/2 mixed/5")
+
+
+@shown
+def tables_in_a_list(path: Path) -> Split:
+    """A table that goes is the first item of a list, whose other item, behind it, is a variable; none is dead."""
+    module = tf.Module()
+    words = tf.lookup.KeyValueTensorInitializer(list(WORDS), tf.range(3, dtype=tf.int64))
+    module.parts = [tf.lookup.StaticHashTable(words, -1), variable(4, 2)]
+    module.serve = serving(lambda x: {"y": x @ module.parts[1]}, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("", "parts/1", "parts/0")
+
+
+@shown
+def implementations(path: Path) -> Split:
+    """Two functions of which TensorFlow takes that for the device if both take and give as much; these do not."""
+    module = tf.Module()
+    module.kernel, module.second, module.dead = variable(4, 2), variable(4, 2), variable(4, 3)
+
+    def implement(device: str, factor: float) -> Any:
+        attributes = {"api_implements": "matmul", "api_preferred_device": device}
+        return tf.function(
+            lambda x, one, other: (factor * (x @ one), x @ other),
+            input_signature=[X, tf.TensorSpec([4, 2]), tf.TensorSpec([4, 2])],
+            autograph=False,
+            experimental_attributes=attributes,
+        )
+
+    there, here = implement("GPU", 1), implement("CPU", 2)
+
+    def run(x: Any) -> Any:
+        here.get_concrete_function().add_to_graph()
+        x @ module.dead
+        return {"y": there(x, module.kernel, module.second)[0]}
+
+    module.serve = serving(run, X)
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+    return split("dead", "kernel second")
 
 
 @shown
