@@ -190,8 +190,9 @@ def can_be_opened(layer: Any) -> bool:
 @cache
 def functional_of(keras: Any) -> Any:
     """The class of functional models, which Keras does not name in public."""
-    x = keras.Input((1,))
-    return type(keras.Model(x, keras.layers.ReLU()(x)))
+    # Without names of their own these would change those that the user's next layers get.
+    x = keras.Input((1,), name="gradpass_input")
+    return type(keras.Model(x, keras.layers.ReLU(name="gradpass_layer")(x), name="gradpass_model"))
 
 
 def _given(call: Call) -> list[Any]:

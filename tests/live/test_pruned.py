@@ -235,6 +235,15 @@ def test_keras_keeps_its_graph_where_we_look_for_it() -> None:
 
 
 @both
+def test_the_names_of_the_next_layers_are_as_they_would_be(module: Any) -> None:
+    functional_of.cache_clear()
+    module.layers.ReLU()
+    first = int(module.layers.ReLU().name.rpartition("_")[2])
+    functional_of(module)
+    assert int(module.layers.ReLU().name.rpartition("_")[2]) == first + 1
+
+
+@both
 def test_a_frozen_model_stays_frozen(module: Any) -> None:
     model = towers(module)
     inner = model.get_layer("towers")
