@@ -148,7 +148,7 @@ def _optimizer(original: Any, new: Any) -> Any:
         if len(theirs) != len(variables):
             raise GradpassError(
                 f"the optimizer of {original.name} has {len(theirs)} variables named {name} and would need "
-                f"{len(variables)}; prune the model before it is trained, or name its layers apart"
+                f"{len(variables)}; compile the model with a new optimizer before, or name its layers apart"
             )
         for variable, other in zip(variables, theirs, strict=True):
             variable.assign(plain(other))

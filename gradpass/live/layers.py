@@ -7,7 +7,7 @@ very same layers; a nested model that loses something is replaced by one of the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -190,8 +190,9 @@ def can_be_opened(layer: Any) -> bool:
 @cache
 def functional_of(keras: Any) -> Any:
     """The class of functional models, which Keras does not name in public."""
-    x = keras.Input((1,))
-    return type(keras.Model(x, keras.layers.ReLU()(x)))
+    # Without names of their own these would change those that the user's next layers get.
+    x = keras.Input((1,), name="gradpass_input")
+    return type(keras.Model(x, keras.layers.ReLU(name="gradpass_layer")(x), name="gradpass_model"))
 
 
 def _given(call: Call) -> list[Any]:
@@ -328,7 +329,7 @@ def _as(made: Any, model: Any) -> Any:
     return made
 
 
-def layers_of(model: Any, opened: Callable[[Any], bool] = can_be_opened) -> dict[int, Any]:
+def layers_of(model: Any) -> dict[int, Any]:
     """The layers of a functional model and of those in it, by `id`, without the places for inputs."""
     found: dict[int, Any] = {}
     keras = keras_of(model)
@@ -336,6 +337,6 @@ def layers_of(model: Any, opened: Callable[[Any], bool] = can_be_opened) -> dict
         if isinstance(layer, keras.layers.InputLayer) or id(layer) in found:
             continue
         found[id(layer)] = layer
-        if opened(layer):
+        if can_be_opened(layer):
             found.update(layers_of(layer))
     return found

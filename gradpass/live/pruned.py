@@ -113,7 +113,10 @@ def _functional(model: Any, inputs: Sequence[Any], loss: Any, only_loss: bool) -
     report.outputs = [names[place][0] for place in sorted(everything - used)]
     if not only_loss and read and read != everything:
         unread = [names[place][0] for place in sorted(everything - read)]
-        report.diagnostics += _of_loss(model, new, _pruned(model, read, effects).model, unread)
+        alive = Alive(model)
+        alive.need(alive.top, read)
+        _keep_acting(alive, effects)
+        report.diagnostics += _of_loss(model, _handles(new), _held(alive), unread)
     if new is model:
         model.report = report
         return model
@@ -134,16 +137,25 @@ def _pruned(model: Any, places: set[int], effects: dict[tuple[int, int], Effects
     alive.need(alive.top, places)
     kept: dict[str, str] = {}
     while True:
-        found = _acting(alive, effects)
-        if found is None:
-            new = Rebuild(alive).model(alive.top)
-            concrete = _trace(new)
-            found = _lending(alive, concrete, {handle_of(plain(v)) for v in new.variables})
+        kept |= _keep_acting(alive, effects)
+        new = Rebuild(alive).model(alive.top)
+        concrete = _trace(new)
+        lent = {handle_of(variable) for variable in concrete.variables} - _handles(new)
+        found = _lending(alive, lent)
         if found is None:
             return Pruned(alive, new, concrete, kept)
+        kept[found[1].layer.name] = "others read its variables"
+        alive.keep(*found)
+
+
+def _keep_acting(alive: Alive, effects: dict[tuple[int, int], Effects]) -> dict[str, str]:
+    """Keeps what does something beside giving outputs; gives the layers with the reasons."""
+    kept: dict[str, str] = {}
+    while (found := _acting(alive, effects)) is not None:
         number, call, reason = found
         kept[call.layer.name] = reason
         alive.keep(number, call)
+    return kept
 
 
 def _acting(alive: Alive, effects: dict[tuple[int, int], Effects]) -> tuple[int, Call, str] | None:
@@ -159,13 +171,17 @@ def _acting(alive: Alive, effects: dict[tuple[int, int], Effects]) -> tuple[int,
     return None
 
 
-def _lending(alive: Alive, concrete: Any, held: set[int]) -> tuple[int, Call, str] | None:
-    """A call that nobody needs, of a layer whose variables are read by others that do not list them."""
-    lent = {handle_of(variable) for variable in concrete.variables} - held
+def _lending(alive: Alive, lent: set[int]) -> tuple[int, Call] | None:
+    """A call that nobody needs, of a layer that has variables which others read."""
     for number, call in alive.dead() if lent else ():
         if any(handle_of(plain(variable)) in lent for variable in getattr(call.layer, "variables", ())):
-            return number, call, "others read its variables"
+            return number, call
     return None
+
+
+def _handles(model: Any) -> set[int]:
+    """What tells the variables of a model."""
+    return {handle_of(plain(variable)) for variable in model.variables}
 
 
 def _held(alive: Alive) -> set[int]:
@@ -183,7 +199,7 @@ def _told(report: PruneReport, model: Any, done: Pruned) -> None:
     """Fills in what went, and the size of what is left."""
     new = done.model
     report.after = _size(new, done.concrete)
-    gone = _missing(model, new)
+    gone = _missing(model, _handles(new))
     report.removed = [variable.path for variable in gone]
     stay = layers_of(new)
     names = {layer.name for layer in stay.values()}
@@ -194,9 +210,8 @@ def _told(report: PruneReport, model: Any, done: Pruned) -> None:
         report.diagnostics.insert(0, diagnostic("GP220", gone))
 
 
-def _missing(model: Any, new: Any) -> list[Variable]:
-    """The weights of a model that another one has not."""
-    held = {handle_of(plain(weight)) for weight in new.weights}
+def _missing(model: Any, held: set[int]) -> list[Variable]:
+    """The weights of a model that are none of these."""
     taken: set[str] = set()
     return [
         variable_of(handle_of(plain(weight)), plain(weight), taken, name_of(weight))
@@ -205,10 +220,9 @@ def _missing(model: Any, new: Any) -> list[Variable]:
     ]
 
 
-def _of_loss(model: Any, new: Any, without: Any, outputs: list[str]) -> list[Diagnostic]:
-    """What a model needs only for outputs that no loss reads."""
-    idle = {variable.key for variable in _missing(model, without)} - {each.key for each in _missing(model, new)}
-    variables = [variable for variable in _missing(model, without) if variable.key in idle]
+def _of_loss(model: Any, new: set[int], held: set[int], outputs: list[str]) -> list[Diagnostic]:
+    """What a model needs only for outputs that no loss reads: `held` are the variables for the others."""
+    variables = [variable for variable in _missing(model, held) if variable.key in new]
     if not variables:
         return []
     return [diagnostic("GP221", variables, entry=quoted(model.name), outputs=whom(outputs, "output"))]
