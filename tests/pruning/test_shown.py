@@ -168,7 +168,8 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     assert report.output is not None
     assert_same_answers(converted(path), converted(Path(report.output)))
     said = {row.name.split(" of ")[0]: row.status for row in report.crosscheck if row.status != "skipped"}
-    assert said == dict.fromkeys(["variables", "values", "onnx-original", "onnx-fixed"], "passed")
+    assert said.keys() >= {"variables", "values", "onnx-original", "onnx-fixed"}
+    assert set(said.values()) == {"passed"}
 
 
 def test_results_of_implementations_are_handed_on(tmp_path: Path) -> None:
