@@ -176,6 +176,8 @@ class Needs:
         for name in found.functions:
             self._sites.setdefault(name, []).append(node)
             self._run(name)
+            if IMPLEMENTS in self.program.function(name).proto.attr:
+                self._handed_on(node)
         if found.condition is not None:
             self._todo.append(Slot(found.condition, "result", 0))
             self._todo.extend(Slot(found.bodies[0], "argument", i) for i in range(min(COUNTERS, len(node.inputs))))
@@ -183,6 +185,19 @@ class Needs:
             if any(self.argument(name, i) for name in found.functions):
                 self._todo.append(value)
         self._custom(node)
+
+    def _handed_on(self, node: Node) -> None:
+        """What a function gives of such a call stays its result.
+
+        Where TensorFlow sees that nobody reads a result of a call, it makes a function of its own without it, and that
+        one is not exchanged any more for another device's: other bits would come out.
+        """
+        for place, result in enumerate(node.function.results):
+            giver = result.node
+            while giver.op == "Identity":
+                giver = giver.inputs[0].node
+            if giver is node:
+                self._todo.append(Slot(str(node.function.name), "result", place))
 
     def _opaque(self, node: Node) -> None:
         for name in mentioned(node.kind):

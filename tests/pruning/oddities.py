@@ -286,12 +286,12 @@ def tables_in_a_list(path: Path) -> Split:
 
 @shown
 def implementations(path: Path) -> Split:
-    """Two functions of which TensorFlow takes that for the device if both take and give as much; these do not."""
+    """Two functions of which TensorFlow takes that for the device, if both take and give as much; they differ."""
     module = tf.Module()
     module.kernel, module.second, module.dead = variable(4, 2), variable(4, 2), variable(4, 3)
 
-    def implement(device: str, factor: float) -> Any:
-        attributes = {"api_implements": "matmul", "api_preferred_device": device}
+    def implement(factor: float, **device: str) -> Any:
+        attributes = {"api_implements": "matmul", **device}
         return tf.function(
             lambda x, one, other: (factor * (x @ one), x @ other),
             input_signature=[X, tf.TensorSpec([4, 2]), tf.TensorSpec([4, 2])],
@@ -299,12 +299,13 @@ def implementations(path: Path) -> Split:
             experimental_attributes=attributes,
         )
 
-    there, here = implement("GPU", 1), implement("CPU", 2)
+    there, here = implement(1), implement(2, api_preferred_device="CPU")
+    wrapped = tf.function(lambda x: there(x, module.kernel, module.second), autograph=False)
 
     def run(x: Any) -> Any:
         here.get_concrete_function().add_to_graph()
         x @ module.dead
-        return {"y": there(x, module.kernel, module.second)[0]}
+        return {"y": there(x, module.kernel, module.second)[0], "z": wrapped(x)[0]}
 
     module.serve = serving(run, X)
     tf.saved_model.save(module, str(path), signatures=module.serve)

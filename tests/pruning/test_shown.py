@@ -168,7 +168,25 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     assert report.output is not None
     assert_same_answers(converted(path), converted(Path(report.output)))
     said = {row.name.split(" of ")[0]: row.status for row in report.crosscheck if row.status != "skipped"}
-    assert said == dict.fromkeys(["variables", "values", "onnx-original", "onnx-fixed"], "passed")
+    assert said.keys() >= {"variables", "values", "onnx-original", "onnx-fixed"}
+    assert set(said.values()) == {"passed"}
+
+
+def test_results_of_implementations_are_handed_on(tmp_path: Path) -> None:
+    """Poisson samples of TensorFlow Probability came out different in a session where a caller gave less."""
+    MODELS["implementations"](tmp_path / "model")
+    report = gp.prune(tmp_path / "model", cross_check=False)
+    before, after = (read(Path(str(path))).program for path in (tmp_path / "model", report.output))
+    callers = [
+        name
+        for name in before.functions
+        if name in after.functions
+        for node in before.function(name).nodes
+        if node.callee is not None and "api_implements" in before.function(node.callee).proto.attr
+    ]
+    assert len(callers) == 2
+    for name in callers:
+        assert len(after.function(name).results) == len(before.function(name).results)
 
 
 def test_folder_of_tf_keras_is_trained_on(tmp_path: Path) -> None:
