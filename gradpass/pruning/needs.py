@@ -32,6 +32,7 @@ COUNTERS = 2
 # stand for the other, so that they must take and give the same
 # (tensorflow/core/grappler/optimizers/implementation_selector.h).
 IMPLEMENTS = "api_implements"
+COMPOSITE = "_implements"  # of a function that a converter takes for one op of its own, by what it takes and gives
 
 
 class Needs:
@@ -123,6 +124,8 @@ class Needs:
             if label == IMPLEMENTS:
                 for other in self._alike()[value.s]:
                     self.need_whole(other)
+            elif label == COMPOSITE:
+                self.need_whole(name)
             elif value.WhichOneof("value") == "s":  # the other half of a pair of forward and backward functions
                 self.need_whole(value.s.decode(errors="replace"))
         for gradient in self.program.function_gradients.get(name, ()):

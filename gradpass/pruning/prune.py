@@ -15,7 +15,7 @@ from gradpass.program.graph import Node, Value
 from gradpass.program.model import Model, Variable
 from gradpass.pruning import saver, shrink, v1
 from gradpass.pruning.checkpoint import Checkpoint
-from gradpass.pruning.dead import Entries, filling, find, path_of, roots
+from gradpass.pruning.dead import Entries, exported, filling, find, path_of, roots
 from gradpass.pruning.needs import Needs
 from gradpass.pruning.objects import Removal
 from gradpass.pruning.outputs import Asked
@@ -60,6 +60,11 @@ def prune(model: Model, asked: Asked | None = None) -> Pruned:
     checkpoint = _checkpoint(model)
     if model.objects is None:
         return _prune_v1(model, meta, checkpoint, asked)
+    if not exported(model.objects) and model.variables:
+        raise GradpassError(
+            f"{model.path} has no function and no signature, only variables: all of them would be dead; save it with a "
+            "function, or load and save what is wanted of it"
+        )
     dead = find(model, meta, checkpoint, asked.names(model), asked.results)
     removal = Removal(model.objects, dead.objects | _methods(model, asked), dead.bound)
     lost: set[str] = set()

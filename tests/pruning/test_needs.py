@@ -215,6 +215,17 @@ def test_functions_that_stand_for_each_other_are_left_whole(tmp_path: Path) -> N
     assert ops(model)["Tanh"] == ops(done.model)["Tanh"] == 2
 
 
+def test_a_function_that_converters_take_for_an_op_is_left_whole(tmp_path: Path) -> None:
+    @tf.function(experimental_implements="their_op")
+    def composite(x: Any, a: Any, b: Any) -> Any:
+        return x @ a, tf.tanh(x @ b)
+
+    def body(m: Any, x: Any) -> Any:
+        return {"y": composite(x, m.a, m.b)[0]}
+
+    assert removed(pruned(body, tmp_path)[1]) == {"c", "count"}
+
+
 def test_a_second_pruning_finds_nothing(tmp_path: Path) -> None:
     def body(m: Any, x: Any) -> Any:
         tf.cond(tf.reduce_sum(x) > 0, lambda: x @ m.b, lambda: x @ m.c)

@@ -85,3 +85,11 @@ def test_several_metagraphs(model: Path, tmp_path: Path) -> None:
     file.write_bytes(raw + raw)  # a protobuf twice over is the message with its repeated fields twice
     with pytest.raises(gp.GradpassError, match="several MetaGraphs"):
         gp.prune(tmp_path / "m", tmp_path / "out")
+
+
+def test_a_model_of_variables_alone(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.0])
+    tf.saved_model.save(module, str(tmp_path / "m"))
+    with pytest.raises(gp.GradpassError, match="has no function and no signature, only variables"):
+        gp.prune(tmp_path / "m", tmp_path / "out")
