@@ -193,6 +193,10 @@ def object_paths(objects: SavedObjectGraph) -> dict[int, str]:
     while queue:
         i = queue.popleft()
         for child in objects.nodes[i].children:
+            if not 0 <= child.node_id < len(objects.nodes):
+                raise TargetError(
+                    f"an object of the model has the child {child.local_name!r}, which is not in the file"
+                )
             if child.node_id not in paths:
                 paths[child.node_id] = f"{paths[i]}/{child.local_name}".lstrip("/")
                 queue.append(child.node_id)

@@ -18,6 +18,7 @@ from gradpass.program import savedmodel, wire
 from gradpass.program.model import Model
 from gradpass.program.writer import INDEX_FILE, Parts, link_tree, write_saved_model
 from gradpass.pruning.checkpoint import OBJECTS, Checkpoint
+from gradpass.pruning.objects import references
 from gradpass.pruning.outputs import Asked, only_loss
 from gradpass.pruning.prune import Pruned, prune
 from gradpass.pruning.tell import findings, size_of
@@ -72,13 +73,27 @@ def _undamaged(model: Model) -> Iterator[None]:
         yield
     except (DecodeError, UnicodeDecodeError, wire.WireError) as problem:
         raise TargetError(f"{model.path} is damaged; save it again ({problem})") from problem
-    except GradpassBug:
-        try:
-            for function in (model.program.graph, *map(model.program.function, model.program.functions)):
-                model.program.verify(function)
-        except GradpassBug as theirs:  # what came out is broken as what came in was
-            raise TargetError(f"{model.path} is damaged; save it again ({theirs.__cause__})") from theirs
+    except (GradpassBug, IndexError, KeyError, ValueError):
+        # What came out is broken as what came in was; or the fault is ours.
+        _refuse_broken(model)
         raise
+
+
+def _refuse_broken(model: Model) -> None:
+    """Refuses a file whose parts refer to what it has not, or do not fit each other."""
+    for function in (model.program.graph, *map(model.program.function, model.program.functions)):
+        try:
+            model.program.verify(function)
+        except GradpassBug as theirs:
+            raise TargetError(f"{model.path} is damaged; save it again ({theirs.__cause__})") from theirs
+    if model.objects is not None:
+        named = {i for node in model.objects.nodes for i in references(node)}
+        bound = {i for function in model.objects.concrete_functions.values() for i in function.bound_inputs}
+        places = [node.asset.asset_file_def_index for node in model.objects.nodes if node.WhichOneof("kind") == "asset"]
+        if not named | bound <= set(range(len(model.objects.nodes))) or any(
+            place >= len(savedmodel.meta_of(model).asset_file_def) for place in places
+        ):
+            raise TargetError(f"{model.path} is damaged; save it again (its objects refer to some that it has not)")
 
 
 def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Callable[[str], None]) -> list[CheckRow]:

@@ -22,7 +22,7 @@ def below(objects: SavedObjectGraph, start: int, without: int | None = None) -> 
     seen = {start}
     todo = [start]
     while todo:
-        for other in _named(objects.nodes[todo.pop()]):
+        for other in references(objects.nodes[todo.pop()]):
             if other not in seen and other != without:
                 seen.add(other)
                 todo.append(other)
@@ -216,7 +216,7 @@ class Removal:
         alive |= {i for bound in self._bound.values() for i in bound} | {0}
         parents: dict[int, list[int]] = {}
         for i, node in enumerate(nodes):
-            for other in _named(node):
+            for other in references(node):
                 parents.setdefault(other, []).append(i)
         filled = _upwards(alive, parents)
         lost = _upwards(self.removed, parents) - self.removed
@@ -234,11 +234,11 @@ class Removal:
                 continue
             seen.add(i)
             gone = {name for name, label in self.labels(i).items() if not label}
-            todo += _named(nodes[i], gone)
+            todo += references(nodes[i], gone)
         self.removed = set(range(len(nodes))) - seen
 
 
-def _named(node: SavedObject, gone: Container[str] = ()) -> list[int]:
+def references(node: SavedObject, gone: Container[str] = ()) -> list[int]:
     """The objects that an object leads to, on edges that are not `gone`."""
     found = [child.node_id for child in (*node.children, *node.dependencies) if child.local_name not in gone]
     for saveable in node.saveable_objects.values():

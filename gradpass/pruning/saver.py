@@ -70,10 +70,10 @@ class Saver:
                 readers.setdefault(value, []).append(node)
         for node in function.nodes:
             if node.op == "SaveV2":
-                for i, key in enumerate(names_of(node.inputs[1].node)):
+                for i, key in enumerate(_keys(node, len(node.inputs) - FIXED)):
                     yield Row(node, i, key, self._handle(node.inputs[FIXED + i]))
             elif node.op == "RestoreV2":
-                for i, key in enumerate(names_of(node.inputs[1].node)):
+                for i, key in enumerate(_keys(node, len(node.used_outputs))):
                     puts = tuple(_puts(node.output(i), readers))
                     handles = {self._handle(put.inputs[0]) for put in puts}
                     yield Row(node, i, key, handles.pop() if len(handles) == 1 else None, puts)
@@ -92,7 +92,23 @@ def names_of(node: Node) -> list[str]:
     """The strings of a Const."""
     if node.op != "Const":
         raise TargetError(f"the saver of the model reads its names from {node.name!r}, which is no constant")
-    return [text.decode() for text in make_ndarray(node.attr("value").tensor).ravel().tolist()]
+    return [text.decode() for text in _texts(node.attr("value"), node.name)]
+
+
+def _texts(value: Any, name: str) -> list[bytes]:
+    try:
+        texts: list[bytes] = make_ndarray(value.tensor).ravel().tolist()
+    except (AttributeError, ValueError) as problem:  # no value, or not as many as its shape says
+        raise TargetError(f"the texts in {name!r}, by which the model is saved, are damaged") from problem
+    return texts
+
+
+def _keys(node: Node, tensors: int) -> list[str]:
+    """The keys of a SaveV2 or RestoreV2, of which there must be as many as tensors."""
+    names, dtypes = names_of(node.inputs[1].node), node.attr("dtypes")
+    if dtypes is None or not len(names) == len(dtypes.list.type) >= tensors:
+        raise TargetError(f"{node.name!r}, by which the model is saved, has {len(names)} names for {tensors} tensors")
+    return names
 
 
 def without(proto: FunctionDef | GraphDef, rows: list[Row], lost: set[str]) -> None:
@@ -125,13 +141,18 @@ def _renumber(nodes: Iterable[NodeDef], name: str, places: dict[int, int], in_gr
         for i, text in enumerate(node.input):
             of, _, port = text.partition(":")
             if of == name:
-                new = places[int(port.rpartition(":")[2] or 0)]
+                place = int(port.rpartition(":")[2] or 0)
+                if place not in places:
+                    raise TargetError(
+                        f"{node.name!r} reads what {name!r} restores for a variable that nothing else needs"
+                    )
+                new = places[place]
                 node.input[i] = f"{name}:{new}" if in_graph else f"{name}:tensors:{new}"
 
 
 def with_strings(proto: NodeDef, kept: list[int]) -> None:
     """Leaves of a Const of strings what stands at these places."""
-    texts = make_ndarray(proto.attr["value"].tensor).ravel().tolist()
+    texts = _texts(proto.attr["value"], proto.name)
     new: Any = make_tensor_proto(np.array([texts[i] for i in kept], dtype=object), shape=[len(kept)])
     proto.attr["value"].tensor.CopyFrom(new)
     proto.attr.pop("_output_shapes", None)
