@@ -112,6 +112,7 @@ def fix_file(
     cross_check: bool = True,
     force: bool = False,
     prune: Literal["dead", "loss"] | None = None,
+    onnx: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> FixReport:
@@ -119,13 +120,19 @@ def fix_file(
 
     `options` go to `rewrite.fix.repair`: carrier, temperature, absolute_temperature, kernel, choice,
     exact_only, rules. With `prune` what is dead is removed first, as `prune_file` does ("loss": with `only_loss`).
+    `onnx` is a file for the inference model of the entry.
     The input is never touched; nothing is written where nothing can be repaired or a cross-check fails.
     """
     source = Path(target)
     destination = Path(out) if out is not None else _beside(source, "fixed")
     if not dry_run:
         refuse_existing(destination, force)
+        if onnx is not None:
+            refuse_existing(Path(onnx), force)
+    if onnx is not None and entry == "all":
+        raise GradpassError("an ONNX file holds one signature; give its name as the entry")
     how = {"entry": entry, "mode": mode, "diff": diff, "cross_check": cross_check, "progress": progress, **options}
+    how["onnx"] = None if onnx is None else Path(onnx)
     if prune is None:
         return _fixed(source, destination, dry_run=dry_run, force=force, **how)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
@@ -153,10 +160,12 @@ def _fixed(
     diff: bool,
     cross_check: bool,
     force: bool,
+    onnx: Path | None,
     progress: Callable[[str], None],
     **options: Any,
 ) -> FixReport:
     from gradpass.program import savedmodel
+    from gradpass.program.writer import GRAPH_FILE, write_file
     from gradpass.report.diff import graph_diff
     from gradpass.report.repair import FixReport, plan_of
     from gradpass.rewrite.fix import repair
@@ -180,11 +189,28 @@ def _fixed(
         report = FixReport(before, after, plan, [], str(destination), diff=changes)
         if cross_check:
             report.crosscheck = prove(source, stage, before, after, mode, progress, done.promised())
+        exported = b""
+        if onnx is not None and not report.failed:
+            progress("writing the ONNX file")
+            exported = _exported(stage, after.entries[0].name, report)
         if report.failed:
             report.output = None
         else:
             _write(source, destination, pb, force=force)
+            if onnx is not None:
+                write_file(source / GRAPH_FILE if source.is_dir() else source, onnx, exported, force=force)
+                report.onnx = str(onnx)
     return report
+
+
+def _exported(stage: Path, entry: str, report: FixReport) -> bytes:
+    """The repaired signature as an ONNX model; a check that failed tells why there is none."""
+    from gradpass.crosscheck.onnx_file import onnx_file
+    from gradpass.report.repair import CheckRow
+
+    check, data = onnx_file(stage, entry)
+    report.crosscheck.append(CheckRow(check.name, check.status, check.figure, check.limit, check.reason))
+    return data
 
 
 def harden(target: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:

@@ -173,6 +173,12 @@ def check(
     flag_value="dead",
     help="Also remove what is dead, as `gradpass prune` does.",
 )
+@click.option(
+    "--onnx",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the repaired signature as an ONNX model.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @click.option("--diff", is_flag=True, help="Show the nodes added and re-pointed.")
 @click.option("--no-crosscheck", is_flag=True, help="Write without proving the result.")

@@ -42,7 +42,7 @@ def fix_live(text: str, subject: Any, inputs: list[Any], output: Path | None, **
     """Repairs what is no graph on disk."""
     from gradpass.live.fixed import fix_to
 
-    _only_on_disk(text, options, "entry", "diff", "prune")
+    _only_on_disk(text, options, "entry", "diff", "prune", "onnx")
     return fix_to(subject, inputs, _free(text, output, "fixed", options), **options)
 
 

@@ -23,13 +23,12 @@ LIMIT = 1e-4
 
 def onnx_checks(names: list[str], original: Signature, fixed: Signature, samples: list[Sample]) -> list[Check]:
     """The two checks: the original's export, which may be impossible, and the fixed model's, which is not so then."""
-    tf2onnx, runtime, onnx = (_machinery(name) for name in ("tf2onnx", "onnxruntime", "onnx"))
-    tools = Tools(tf2onnx, runtime, onnx)
+    using = tools()
     # Not the edge batch: where a model normalises, zeros leave rounding noise over rounding noise, which no two
     # libraries share (basic-pitch: 0.4 of the range there, 2e-6 on random inputs).
     samples = [s for s in samples if not s.edge]
-    first = attempt(lambda: _deviations(tools, original, samples, [s.original for s in samples]))
-    second = attempt(lambda: _deviations(tools, fixed, samples, [s.fixed for s in samples]))
+    first = attempt(lambda: _deviations(using, original, samples, [s.original for s in samples]))
+    second = attempt(lambda: _deviations(using, fixed, samples, [s.fixed for s in samples]))
     before = _original_check(names[0], first)
     return [before, _fixed_check(names[1], second, before)]
 
@@ -79,6 +78,11 @@ class Tools:
         self.opset = min(max(tf2onnx.constants.OPSET_TO_IR_VERSION), onnx.defs.onnx_opset_version())
         self.runtime = runtime
         self.onnx = onnx
+
+
+def tools() -> Tools:
+    """The converter, the checker and the runtime that are installed; Skip says which is missing."""
+    return Tools(*(_machinery(name) for name in ("tf2onnx", "onnxruntime", "onnx")))
 
 
 def _deviations(tools: Tools, signature: Signature, samples: list[Sample], expected: list[Outputs]) -> dict[str, float]:

@@ -69,7 +69,7 @@ class FixReport:
 
     `after` is None where nothing was repaired; `output` is None where nothing was written. `diff` is shown on request.
     `live` tells of a repair in this process, of which nothing is written before somebody saves it. `pruned` is what was
-    removed before, where that was asked for.
+    removed before, and `onnx` the ONNX file, where these were asked for.
     """
 
     before: Report
@@ -81,6 +81,7 @@ class FixReport:
     diff: str = ""
     live: bool = False
     pruned: PruneReport | None = None
+    onnx: str | None = None
 
     @property
     def left(self) -> Report:
@@ -126,7 +127,7 @@ class FixReport:
         if self.failed:
             return visible(f"cross-check failed ({', '.join(row.name for row in self.failed)}): nothing was written")
         if self.output:
-            return f"wrote {visible(self.output)}"
+            return f"wrote {visible(self.output)}" + (f" and {visible(self.onnx)}" if self.onnx else "")
         if self.live:
             return self._outcome_here()
         if self.dry_run and self.repaired:
@@ -155,6 +156,7 @@ class FixReport:
             "output": self.output,
             "diff": self.diff or None,
             "prune": self.pruned.to_json() if self.pruned else None,
+            "onnx": self.onnx,
         }
 
     def render(self, width: int) -> Iterable[Any]:
