@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from gradpass.crosscheck.check import attempt
 from gradpass.crosscheck.load import Signature, load_plain
-from gradpass.crosscheck.onnx_export import Tools, export
+from gradpass.crosscheck.export import Tools, export
 from gradpass.errors import GradpassBug
 from gradpass.flow.analysis import analyse
 from gradpass.program.savedmodel import read

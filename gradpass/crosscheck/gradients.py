@@ -13,6 +13,7 @@ from gradpass.crosscheck.values import Sample
 
 # A surrogate can be zero by data (a unit that is off, a tie), seldom for several random inputs and cotangents.
 COTANGENTS = 2
+LIMIT_FROM = "each promised target must have a gradient that is finite and not zero"
 
 
 def check_promises(
@@ -38,30 +39,45 @@ def check_promises(
             break
     starved = {target: n - len(flowing[target]) for target, n in wanted.items() if len(flowing[target]) < n}
     told = ", ".join(f"{target} ({seen[target]})" for target in starved)
-    return judged(name, float(sum(starved.values())), 0.0, told)
+    return judged(name, float(sum(starved.values())), 0.0, told, LIMIT_FROM)
 
 
 def _gradients(
     loaded: Loaded, signature: Signature, wanted: Counter[str], sample: Sample, rng: np.random.Generator
 ) -> dict[str, list[Any]]:
     """The gradients of one sample by promised name; of all variables of that name, if several have it."""
+    sources = {target: sources_of(loaded, signature, target, sample.inputs) for target in wanted}
+    found: dict[str, list[Any]] = gradients_of(signature, sample.inputs, sources, cotangents(sample, rng))
+    return found
+
+
+def cotangents(sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    """A random cotangent for each output of numbers that have a gradient, as float64."""
     import tensorflow as tf
 
-    sources = {target: _sources(loaded, signature, target, sample.inputs) for target in wanted}
+    numbers = {name: v for name, v in sample.fixed.items() if v.dtype.kind != "O"}
+    dtypes = {name: tf.dtypes.as_dtype(value.dtype) for name, value in numbers.items()}
+    floats = [name for name, dtype in dtypes.items() if dtype.is_floating or dtype.is_complex]
+    return {name: rng.standard_normal(np.shape(numbers[name])) for name in floats}
+
+
+def gradients_of(signature: Signature, inputs: dict[str, Any], sources: Any, cotangents: dict[str, Any]) -> Any:
+    """The gradients of a structure of sources under an eager tape, in that structure."""
+    import tensorflow as tf
+
     with tf.GradientTape() as tape:
-        tape.watch([source for found in sources.values() for source in found])
-        outputs = signature.call(sample.inputs)
+        tape.watch(tf.nest.flatten(sources))
+        outputs = signature.call(inputs)
         loss = tf.constant(0.0, tf.float64)
-        for value in outputs.values():
-            if value.dtype.is_floating or value.dtype.is_complex:
-                # Differences of outputs that are large and alike must not drown in the sum.
-                cotangent = tf.cast(rng.standard_normal(value.shape), value.dtype)
-                loss += tf.cast(tf.math.real(tf.reduce_sum(value * cotangent)), tf.float64)
-    gradients: dict[str, list[Any]] = tape.gradient(loss, sources)
-    return gradients
+        for name, cotangent in cotangents.items():
+            value = outputs[name]
+            # Differences of outputs that are large and alike must not drown in the sum.
+            product = tf.reduce_sum(value * tf.cast(cotangent, value.dtype))
+            loss += tf.cast(tf.math.real(product), tf.float64)
+    return tape.gradient(loss, sources)
 
 
-def _sources(loaded: Loaded, signature: Signature, target: str, inputs: dict[str, Any]) -> list[Any]:
+def sources_of(loaded: Loaded, signature: Signature, target: str, inputs: dict[str, Any]) -> list[Any]:
     """What a promised name means: variables of that name, else the object of that path, else an input."""
     named = [v for v in signature.variables if v.name.rpartition(":")[0] == target]
     if named:

@@ -17,6 +17,7 @@ from typing import Any
 from tensorboard.compat.proto.function_pb2 import RegisteredGradient
 from tensorboard.compat.proto.saved_object_graph_pb2 import SavedObjectGraph
 
+from gradpass.crosscheck.check import Disagreement
 from gradpass.program import savedmodel, wire
 from gradpass.program.writer import GRAPH_FILE, link_tree
 
@@ -52,20 +53,27 @@ class Loaded:
     root: Any
     folder: tempfile.TemporaryDirectory[str] | None
 
+    def signature(self, entry: str, whose: str) -> Signature:
+        """The entry of that name; Disagreement says that this model (`whose` it is) has none."""
+        if entry not in self.signatures:
+            raise Disagreement(f"the {whose} has no entry {entry!r}; it has {', '.join(self.signatures) or 'none'}")
+        return self.signatures[entry]
+
 
 def load_plain(path: Path) -> Loaded:
     """Loads a SavedModel folder or a frozen `.pb` without reviving any Python object of the user's."""
     if path.is_dir():
-        return _load_folder(path)
+        return load_bytes(path, None)
     return _load_frozen(path)
 
 
-def _load_folder(path: Path) -> Loaded:
+def load_bytes(path: Path, pb: bytes | None) -> Loaded:
+    """Loads a SavedModel folder; with `pb`, that in the place of its saved_model.pb."""
     import tensorflow as tf
 
     # Kept as long as the model: a graph may open its assets when it runs.
     folder = tempfile.TemporaryDirectory(prefix="gradpass-", ignore_cleanup_errors=True)
-    partial = neutral_copy(path, Path(folder.name))
+    partial = neutral_copy(path, Path(folder.name), pb)
     # The checkpoint keeps the values of slots that the neutral copy lacks; TensorFlow would warn of each.
     root = tf.saved_model.load(folder.name, options=tf.saved_model.LoadOptions(allow_partial_checkpoint=partial))
     return Loaded({name: _signature(function) for name, function in root.signatures.items()}, root, folder)

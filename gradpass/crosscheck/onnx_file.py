@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradpass.crosscheck.check import Check, attempt
+from gradpass.crosscheck.export import export, tools
 from gradpass.crosscheck.load import load_plain
-from gradpass.crosscheck.onnx_export import export, tools
 from gradpass.crosscheck.quiet import quiet
 
 NAME = "onnx-file"

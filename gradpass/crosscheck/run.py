@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from gradpass.crosscheck.check import Check, Disagreement, Skip, attempt, guarded
+from gradpass.crosscheck.check import Check, Skip, attempt, guarded
 from gradpass.crosscheck.gradients import check_promises
 from gradpass.crosscheck.load import Loaded, Signature, load_plain
-from gradpass.crosscheck.onnx_export import onnx_checks
+from gradpass.crosscheck.onnx_values import onnx_checks
 from gradpass.crosscheck.quiet import quiet
+from gradpass.crosscheck.surrogates import NAMES, Hands, Surrogates
 from gradpass.crosscheck.values import Sample, compare_values, run_both
+from gradpass.crosscheck.worth import Nowhere
 
 Mode = Literal["straight-through", "soft"]
 
@@ -32,20 +34,24 @@ def crosscheck(
     without: Mapping[str, Collection[str]] | None = None,
     alike: Mapping[str, str] | None = None,
     graphs: bool = False,
+    surrogates: Surrogates | None = None,
+    nowhere: list[Nowhere] | None = None,
 ) -> list[Check]:
     """Checks a written model against its original, entry by entry: values, ONNX export, promised gradients.
 
     `promised` says for an entry which variables must have a gradient now. `without` are outputs of the original that
     the other has not, by entry; `alike` tells of entries that another one runs the same function, which is exported for
     both. With `graphs` it is enough that both give the same bits where TensorFlow does not rewrite their graphs before
-    it runs them. A check's name carries the entry's where there are several.
+    it runs them. With `surrogates` the promised gradients are checked by other hands; `nowhere` gets those targets that
+    theirs lead nowhere. A check's name carries the entry's where there are several.
     """
     checks: list[Check] = []
     with quiet():
         progress("cross-check: loading both models")
         loaded = attempt(lambda: (load_plain(original), load_plain(fixed)))
         if loaded.value is None:
-            answers = [[Check(name, "failed", reason=loaded.reason) for name in VALUES + ONNX + VERDICT]] * len(entries)
+            names = VALUES + ONNX + VERDICT + (NAMES if surrogates else [])
+            answers = [[Check(name, "failed", reason=loaded.reason) for name in names]] * len(entries)
         else:
             paths = original, fixed
             pairs = [
@@ -55,9 +61,16 @@ def crosscheck(
             # TensorFlow no longer differentiates a loaded loop that was first run inside another function, as an export
             # runs it: gradients come first, of all entries.
             asked = [pair.asked(promised.get(pair.entry, []), mode, progress) for pair in pairs]
+            hands = Hands(paths, loaded.value, surrogates, nowhere if nowhere is not None else [], seed)
+            told = [hands.ask(pair.entry, pair.kept, promised.get(pair.entry, [])) for pair in pairs]
             answers = [
-                [*values, *pair.exported(values, (alike or {}).get(pair.entry), progress), *verdict]
-                for pair, (values, verdict) in zip(pairs, asked, strict=True)
+                [
+                    *values,
+                    *pair.exported(values, (alike or {}).get(pair.entry), progress),
+                    *verdict,
+                    *hands.rows(pair.entry, each, progress),
+                ]
+                for pair, (values, verdict), each in zip(pairs, asked, told, strict=True)
             ]
         for entry, several in zip(entries, answers, strict=True):
             suffix = f" of {entry}" if len(entries) > 1 else ""
@@ -108,7 +121,7 @@ class _Pair:
         def verdict() -> list[Check]:
             if not promised:
                 raise Skip("the plan promises no gradient to this entry")
-            after = _signature(self.fixed, self.entry, "fixed model")
+            after = self.fixed.signature(self.entry, "fixed model")
             return [check_promises(VERDICT[0], self.fixed, after, promised, self._needed(values), self.seed)]
 
         progress(f"cross-check: promised gradients of {self.entry}")
@@ -121,7 +134,7 @@ class _Pair:
             if alike is not None:
                 raise Skip(f"{alike} runs the same function")
             before = self._before(self.original)
-            after = _signature(self.fixed, self.entry, "fixed model")
+            after = self.fixed.signature(self.entry, "fixed model")
             return onnx_checks(ONNX, before, after, self._needed(values))
 
         progress(f"cross-check: ONNX export of {self.entry}")
@@ -129,11 +142,11 @@ class _Pair:
 
     def _values(self, mode: Mode) -> Check:
         before = self._before(self.original)
-        after = _signature(self.fixed, self.entry, "fixed model")
+        after = self.fixed.signature(self.entry, "fixed model")
         return compare_values(VALUES[0], mode == "soft", run_both(before, after, self.samples, self.seed), self.kept)
 
     def _before(self, original: Loaded) -> Signature:
-        return _signature(original, self.entry, "original").without(self.gone)
+        return original.signature(self.entry, "original").without(self.gone)
 
     def _varies(self) -> bool:
         """Whether two loads of the original already differ where the fixed model did."""
@@ -148,7 +161,7 @@ class _Pair:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         try:
             one = self._before(load_plain(self.paths[0]))
-            two = _signature(load_plain(self.paths[1]), self.entry, "fixed model")
+            two = load_plain(self.paths[1]).signature(self.entry, "fixed model")
             return compare_values("", False, run_both(one, two, self.samples, self.seed), []).status == "passed"
         finally:
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False, **before})
@@ -157,9 +170,3 @@ class _Pair:
         if not self.kept:
             raise Skip(f"there is no input to check with: {values[0].reason}")
         return self.kept
-
-
-def _signature(loaded: Loaded, entry: str, whose: str) -> Signature:
-    if entry not in loaded.signatures:
-        raise Disagreement(f"the {whose} has no entry {entry!r}; it has {', '.join(loaded.signatures) or 'none'}")
-    return loaded.signatures[entry]

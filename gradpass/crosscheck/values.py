@@ -16,6 +16,7 @@ Outputs = dict[str, Any]
 
 # Later checks look at the first few samples again; keeping all of them would hold a large model's outputs in memory.
 KEPT = 4
+LIMIT_FROM = "straight-through keeps every bit"
 VARIES = float("nan")  # equal to nothing, so an output that has varied once never looks constant again
 
 
@@ -61,9 +62,10 @@ def compare_values(name: str, soft: bool, samples: Iterator[Sample], kept: list[
         return Check(name, "passed", worst if np.isfinite(worst) else None, reason=f"by output, of its range: {told}")
     if any(apart.values()):
         told = ", ".join(f"{output} in {n} of {total[output]}" for output, n in apart.items() if n)
-        return Check(name, "failed", float(sum(apart.values())), 0.0, f"elements with other bytes: {told}")
+        return Check(name, "failed", float(sum(apart.values())), 0.0, f"elements with other bytes: {told}", LIMIT_FROM)
     blind = [output for output, value in constant.items() if value is not VARIES]
-    return Check(name, "passed", 0.0, 0.0, f"constant on all of these inputs: {', '.join(blind)}" if blind else None)
+    flat = f"constant on all of these inputs: {', '.join(blind)}" if blind else None
+    return Check(name, "passed", 0.0, 0.0, flat, LIMIT_FROM)
 
 
 def run_both(original: Signature, fixed: Signature, samples: int, seed: int) -> Iterator[Sample]:

@@ -1,0 +1,154 @@
+"""Check 4: the repaired model's gradient against central differences of its soft function, by onnxruntime.
+
+Along a direction v, `(f(x + h v) - f(x - h v)) / 2h` is the derivative up to h^2 where f is smooth, and up to a share
+of the kinks in between where it is not. How much it changes with twice the step tells how far off it is, together with
+what the rounding of f can do, which grows with 1/h (Numerical Recipes, section 5.7).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradpass.crosscheck.check import Check, Skip, attempt, judged
+from gradpass.crosscheck.double import doubled
+from gradpass.crosscheck.export import Tools
+from gradpass.crosscheck.runtime import Runner
+from gradpass.crosscheck.soft import FLOOR, Soft, size, weights
+
+# TensorFlow's gradient has the rounding of float32 through the depth of the network. Differences in float32 have that
+# and their own, and a network of a million relus has kinks in any interval. A wrong sign or factor is off by 1.
+WIDE, NARROW = 1e-3, 1e-1
+LIMIT_FROM = {
+    WIDE: "rounding of TensorFlow's float32 gradient; the differences are in float64",
+    NARROW: "rounding and kinks in differences of float32: this model has ops that onnxruntime has in float32 only",
+}
+STEPS = {WIDE: (1e-5, 1e-6, 1e-7), NARROW: (1e-4, 1e-3, 1e-2)}  # in parts of a target's own size
+SECONDS = 5.0  # after which no further direction is begun
+CLEAR = 3.0  # times the error of a derivative: what is farther off than the limit, but not than this, is not clear
+ALONE = 32  # single targets at most
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A directional derivative by differences, and how far off it may be."""
+
+    value: float
+    error: float
+
+
+def summed(outputs: dict[str, Any], cotangents: dict[str, Any]) -> float:
+    """The sum of outputs with their cotangents, in float64."""
+    return float(sum(np.vdot(c, outputs[name].astype(np.float64)) for name, c in cotangents.items()))
+
+
+class Function:
+    """A model's sum with cotangents, of its inputs; in float64 where onnxruntime has all of its ops in that."""
+
+    def __init__(self, tools: Tools, soft: Soft, cotangents: dict[str, Any]) -> None:
+        doubling = attempt(lambda: Runner(tools, doubled(tools, soft.model), reference=False))
+        self.limit = NARROW if doubling.value is None else WIDE
+        self._runner = doubling.value or Runner(tools, soft.model)
+        self._cotangents = cotangents
+        # What float64 runs on is float64; what is float64 in the model stays so in any case.
+        self.dtype = np.float64 if self.limit == WIDE else np.float32
+        self.point = {name: self._typed(value) for name, value in soft.point.items()}
+
+    def _typed(self, value: Any) -> Any:
+        return value.astype(self.dtype) if value.dtype == np.float32 else value
+
+    def __call__(self, point: Point) -> float:
+        """The value, summed in float64."""
+        return summed(self._runner.run(point), self._cotangents)
+
+    def slope(self, direction: Point, step: float) -> Slope:
+        """The derivative along a direction, by this step and by twice as much."""
+        one, two = self._difference(direction, step), self._difference(direction, 2 * step)
+        return Slope(one, abs(two - one) + float(np.finfo(self.dtype).eps) * self.size / step)
+
+    @cached_property
+    def size(self) -> float:
+        """The size of the value where it is computed."""
+        outputs = self._runner.run(self.point)
+        sizes = {name: np.abs(outputs[name].astype(np.float64)) for name in self._cotangents}
+        return float(sum(np.vdot(np.abs(c), sizes[name]) for name, c in self._cotangents.items()))
+
+    def _difference(self, direction: Point, step: float) -> float:
+        ends = []
+        for sign in (1, -1):
+            moved = {n: (self.point[n] + sign * step * v).astype(self.point[n].dtype) for n, v in direction.items()}
+            ends.append(self({**self.point, **moved}))
+        return (ends[0] - ends[1]) / (2 * step)
+
+
+def check_derivative(
+    name: str, tools: Tools, soft: Soft, gradients: dict[str, Any], cotangents: dict[str, Any], seed: int
+) -> Check:
+    """Compares gradients (by input of the soft model, None where TensorFlow has none) along random directions."""
+    if not soft.targets:
+        raise Skip("nothing that can be differentiated reaches a float output of the soft graph")
+    function = Function(tools, soft, cotangents)
+    rng = np.random.default_rng(seed)
+    limit = function.limit
+    weight = weights(soft, gradients)
+    worst, unsure, sure = 0.0, 0, 0
+    wrong: dict[str, float] = {}
+    for targets in _directions(list(soft.targets), rng):
+        # A fault shows along every direction, a kink within rounding only along one.
+        answers: list[float | None] = []
+        while len(answers) < 2 and (not answers or (answers[-1] is not None and not answers[-1] <= limit)):
+            direction = {t: rng.standard_normal(soft.point[t].shape) * size(soft.point[t]) for t in targets}
+            answers.append(_compared(function, direction, gradients, weight, limit))
+        known = [answer for answer in answers if answer is not None]
+        if not known:
+            unsure += 1
+            continue
+        sure += 1
+        worst = max(worst, min(known))
+        if len(targets) == 1 and not min(known) <= limit:
+            wrong[soft.targets[targets[0]]] = min(known)
+    if not sure:
+        raise Skip("the soft function is too rough here: two step sizes do not agree along any direction")
+    told = ", ".join(f"{label} by {figure:.2g}" for label, figure in sorted(wrong.items(), key=lambda w: -w[1])[:5])
+    reason = f"the gradient is not that of the soft function: {told or 'in all targets together'}"
+    if not worst <= limit and soft.unlike:
+        raise Skip(f"TensorFlow differentiates {', '.join(soft.unlike[:3])} in a way of its own; {reason}")
+    ran = f"along {sure} directions" + (f"; {unsure} more are too rough for differences" if unsure else "")
+    return judged(name, worst, limit, reason, LIMIT_FROM[limit], ran)
+
+
+def _directions(targets: list[str], rng: np.random.Generator) -> Iterator[list[str]]:
+    """All targets at once, then one by one: in random order as far as the time goes, so that no end is always cut."""
+    started = time.monotonic()
+    if len(targets) > 1:
+        yield targets
+    for i in rng.permutation(len(targets))[:ALONE]:
+        if time.monotonic() - started < SECONDS or len(targets) == 1:
+            yield [targets[i]]
+
+
+def _compared(
+    function: Function, direction: Point, gradients: dict[str, Any], weight: dict[str, float], limit: float
+) -> float | None:
+    """How far both derivatives along a direction are apart, in parts of their size; None where steps do not agree."""
+    known = {target: gradients[target] for target in direction if gradients.get(target) is not None}
+    told = sum(float(np.vdot(g.astype(np.float64), direction[target])) for target, g in known.items())
+    least = max(FLOOR * max(weight.values()), sum(weight[target] ** 2 for target in direction) ** 0.5)
+    best = Slope(0.0, float("inf"))
+    for step in STEPS[limit]:
+        slope = function.slope(direction, step)
+        best = min(best, slope, key=lambda s: s.error)
+        if best.error <= limit * max(abs(told), abs(best.value), least) / 2:
+            break
+    scale = max(abs(told), abs(best.value), least)
+    apart = abs(best.value - told)
+    if best.error > limit * scale or limit * scale < apart <= CLEAR * best.error:
+        return None
+    return float(apart / scale) if scale else 0.0

@@ -1,0 +1,157 @@
+"""The function that a repaired signature claims to have the gradient of, as an ONNX model at one point.
+
+A bridge leaves nothing of its surrogate in the forward pass. Written with the guarded sum instead, the same repair has
+every soft function there, as `hard - (stop_gradient(z) - z)`. Each `StopGradient` becomes an input here, fed with its
+value at the point; so do the variables. What is left is an ordinary function whose derivative at the point is, by the
+definition of the straight-through estimator, the gradient that the repaired model should have, and that needs no
+gradient machinery of TensorFlow to be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradpass.crosscheck.check import Skip
+from gradpass.crosscheck.export import Frozen, Tools, freeze, opened, to_onnx
+from gradpass.crosscheck.load import Signature
+
+STOPS = ("StopGradient", "PreventGradient")
+# Ops whose gradient in TensorFlow is not the derivative of what they compute, on purpose.
+ESTIMATORS = ("FakeQuant", "QuantizeAndDequantize")
+
+
+@dataclass(frozen=True)
+class Soft:
+    """An ONNX model and the point at which it stands for the gradient.
+
+    `point` has a value for every input of the model. `targets` are the inputs to differentiate by, as they are called
+    for people: float arguments of the signature by name, and the trainable variables that it reads. `outputs` are those
+    that are floats; `variables` those targets that are variables. `unlike` names what TensorFlow differentiates in a
+    way of its own: a difference may be due to that.
+    """
+
+    model: Any
+    point: dict[str, Any]
+    targets: dict[str, str]
+    variables: dict[str, Any]
+    outputs: list[str]
+    unlike: list[str]
+
+
+# A target whose gradient moves the loss this much less than the largest one does: rounding, not to be compared.
+FLOOR = 1e-3
+
+
+def bound(tools: Tools, soft: Soft, free: str) -> Any:
+    """The model with one input left, all others constants at the point: onnxruntime folds what they alone make."""
+    model = type(soft.model)()
+    model.CopyFrom(soft.model)
+    del model.graph.input[:]
+    for given in soft.model.graph.input:
+        if given.name == free:
+            model.graph.input.append(given)
+        else:
+            model.graph.initializer.append(tools.onnx.numpy_helper.from_array(soft.point[given.name], given.name))
+    return model
+
+
+def size(value: Any) -> float:
+    """The size of a target's elements (root mean square); 1 for zeros, which have none."""
+    return float(np.sqrt(np.mean(np.square(value.astype(np.float64))))) if np.any(value) else 1.0
+
+
+def weights(soft: Soft, gradients: dict[str, Any]) -> dict[str, float]:
+    """How much a random disturbance of each target by its own size moves the loss, by these gradients."""
+    return {
+        t: 0.0 if g is None else float(np.linalg.norm(g.astype(np.float64))) * size(soft.point[t])
+        for t in soft.targets
+        for g in [gradients.get(t)]
+    }
+
+
+def soften(
+    tools: Tools, signature: Signature, inputs: dict[str, Any], values: dict[int, Any], hold: bool = True
+) -> Soft:
+    """The signature of a model whose surrogates are in its forward pass, at these inputs.
+
+    `values` are those that variables have at the point, by the ids of the variables; the others have their own.
+    Without `hold` what is behind a StopGradient is not held fast: of a hard model it is the hard function itself.
+    """
+    frozen = freeze(tools, signature)
+    if hold and any(node.op in STOPS for function in frozen.graph.library.function for node in function.node_def):
+        raise Skip("a stop_gradient inside a loop or branch has another value each time, which no input can hold")
+    used = _used(frozen, hold)
+    variables = {name: variable for name, variable in frozen.variables.items() if name in used}
+    stops = [node.name for node in frozen.graph.node if hold and node.op in STOPS and node.name in used]
+    point = {name: value.numpy() for name, value in inputs.items()}
+    held = {name: values.get(id(variable), variable.numpy()) for name, variable in frozen.variables.items()}
+    point |= {f"{name}:0": held[name] for name in variables}
+    point |= dict(zip((f"{name}:0" for name in stops), _values(frozen, held, inputs, stops), strict=True))
+    free = {name: _spec(point[f"{name}:0"]) for name in [*variables, *stops]}
+    shaped = {tensor.rpartition(":")[0]: _spec(point[name]) for name, tensor in frozen.inputs.items()}
+    model = to_onnx(tools, frozen, opened(frozen, {**free, **shaped}), free)
+    read = {value.name for value in model.graph.input}
+    named = {name: name for name, value in inputs.items() if value.dtype.is_floating}
+    trained = {f"{k}:0": v for k, v in variables.items() if v.trainable and v.dtype.is_floating}
+    named |= {name: variable.name.rpartition(":")[0] for name, variable in trained.items()}
+    floats = {tools.onnx.TensorProto.FLOAT, tools.onnx.TensorProto.DOUBLE}
+    return Soft(
+        model,
+        {name: value for name, value in point.items() if name in read},
+        {name: label for name, label in named.items() if name in read},
+        trained,
+        [output.name for output in model.graph.output if output.type.tensor_type.elem_type in floats],
+        sorted({name for node in _all(frozen.graph) for name in _unlike(node)}),
+    )
+
+
+def _spec(value: Any) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    return tf.dtypes.as_dtype(value.dtype if value.dtype.kind != "O" else "string"), value.shape
+
+
+def _used(frozen: Frozen, hold: bool) -> set[str]:
+    """The nodes that the outputs need; of what is behind a StopGradient, only that one where it is held fast."""
+    nodes = {node.name: node for node in frozen.graph.node}
+    used: set[str] = set()
+    queue = [tensor.partition(":")[0] for tensor in frozen.outputs.values()]
+    while queue:
+        name = queue.pop()
+        if name not in used:
+            used.add(name)
+            if not (hold and nodes[name].op in STOPS):
+                queue += [value.removeprefix("^").partition(":")[0] for value in nodes[name].input]
+    return used
+
+
+def _values(frozen: Frozen, held: dict[str, Any], inputs: dict[str, Any], wanted: list[str]) -> list[Any]:
+    """What these nodes give for these inputs and values of variables, in TensorFlow."""
+    import tensorflow as tf
+
+    if not wanted:
+        return []
+    graph = opened(frozen, {name: _spec(value) for name, value in held.items()})
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
+    feeds = [*frozen.inputs.values(), *(f"{name}:0" for name in held)]
+    fetches = [f"{name}:0" for name in wanted]
+    function = wrapped.prune(*([wrapped.graph.as_graph_element(name) for name in names] for names in (feeds, fetches)))
+    values = [inputs[name] for name in frozen.inputs]
+    return [np.asarray(v.numpy()) for v in function(*values, *(tf.convert_to_tensor(v) for v in held.values()))]
+
+
+def _all(graph: Any) -> Iterator[Any]:
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+def _unlike(node: Any) -> Iterator[str]:
+    if node.op.startswith(ESTIMATORS):
+        yield node.op
+    elif node.op == "IdentityN" and "_gradient_op_type" in node.attr:
+        yield f"the custom gradient of {node.name}"

@@ -1,0 +1,238 @@
+"""Check 7: whether a surrogate's gradient points where the hard function goes, as far as its smoothed gradient tells.
+
+A hard function f has no gradient, but the function that a normal disturbance makes of it has one: `E[f(x + s e)]` has
+the gradient `E[e (f(x + s e) - f(x - s e))] / 2s` (antithetic samples; Nesterov and Spokoiny, Random gradient-free
+minimization of convex functions, 2017, equation 26; Berthet et al., Learning with differentiable perturbed optimizers,
+2020, use the same smoothing). f here is the original's ONNX model, hard steps and all.
+
+Estimated in all dimensions of a large target that would need as many samples as it has elements. So the disturbance
+stays in a subspace of few: the directions in question and random ones, orthonormal. A direction's component of the
+smoothed gradient is then measured as well as in a small target, and the random ones tell how long all the rest is: on
+average a share of (k - 1) / (d - 1) of its square.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradpass.crosscheck.check import Check, Skip
+from gradpass.crosscheck.soft import Soft, weights
+
+RADII = (1.0, 0.3, 0.1)  # of the disturbance, in parts of the target's norm: no surrogate says which one it means
+RANDOM = 8  # directions beside those in question
+BLOCKS = 8  # of the jackknife
+FEWEST, MOST = 24, 512  # pairs of samples at one radius
+FLAT = 8  # pairs without any change, after which no more are drawn
+SECONDS = 10.0  # for all targets
+CONFIDENCE = 3.0  # standard errors: one in 700 at each end
+
+# In a space of many dimensions two random directions have a cosine of nearly 0, and one of 0.05 still goes downhill.
+LIMIT = 0.95
+LIMIT_FROM = "1 - cosine; a surrogate fails where the upper end of its interval stays under a cosine of 0.05"
+
+Vector = Any
+Gradient = Callable[[float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """The cosine of a direction with the smoothed gradient, its standard error, and the ratio of the norms."""
+
+    value: float
+    error: float
+    ratio: float
+
+    @property
+    def top(self) -> float:
+        """The upper end of the interval."""
+        return self.value + CONFIDENCE * self.error
+
+    def __str__(self) -> str:
+        return f"cosine {self.value:.2f} ± {CONFIDENCE * self.error:.2f}, norm ratio {self.ratio:.2g}"
+
+
+def smoothed(
+    f: Callable[[Vector], float], at: Vector, directions: Sequence[Vector], radius: float, seconds: float, seed: int
+) -> list[Cosine | None]:
+    """The cosines of directions with the gradient at a point of f, smoothed by disturbances of that norm.
+
+    None for a direction of zeros, and for all where f does not change enough for the smoothed gradient to be told from
+    zero. `seconds` are for the samples, of which FEWEST are drawn in any case.
+    """
+    rng = np.random.default_rng(seed)
+    basis = _basis(directions, at.size, rng)
+    k = basis.shape[1]
+    scale = radius / k**0.5
+    drawn: list[Any] = []
+    changes: list[float] = []
+    started = time.monotonic()
+    while len(drawn) < MOST and (len(drawn) < FEWEST or time.monotonic() - started < seconds):
+        if len(drawn) == FLAT and not any(changes):
+            return [None] * len(directions)
+        e = rng.standard_normal(k)
+        step = scale * (basis @ e)
+        drawn.append(e)
+        changes.append((f(at + step) - f(at - step)) / (2 * scale))
+    products = np.array(changes)[:, None] * np.array(drawn)  # one sample of the smoothed gradient a row, in the basis
+    return [_cosine(products, basis, direction, at.size) for direction in directions]
+
+
+def _basis(directions: Sequence[Vector], size: int, rng: np.random.Generator) -> Any:
+    """Orthonormal columns: what the directions span, then random ones, as many as there is room for."""
+    count = min(size, len(directions) + RANDOM)
+    columns = [d for d in directions if np.any(d)] + [rng.standard_normal(size) for _ in range(count)]
+    basis: list[Any] = []
+    for column in columns:
+        length = float(np.linalg.norm(column))
+        rest = column / length
+        for _ in range(2):  # once is not enough in floating point (Giraud et al., 2005: "twice is enough")
+            for each in basis:
+                rest = rest - (each @ rest) * each
+        left = float(np.linalg.norm(rest))
+        if left > 1e-6 and len(basis) < count:
+            basis.append(rest / left)
+    return np.stack(basis, axis=1)
+
+
+def _cosine(products: Any, basis: Any, direction: Vector, size: int) -> Cosine | None:
+    length = float(np.linalg.norm(direction))
+    if length == 0.0:
+        return None
+    d = direction @ basis / length
+    value = _estimate(products, d, size)
+    blocks = np.array_split(np.arange(len(products)), BLOCKS)
+    without = [_estimate(np.delete(products, block, axis=0), d, size) for block in blocks]
+    if value is None or any(each is None for each in without):
+        return None
+    left = np.array([each[0] for each in without if each is not None])
+    error = float(np.sqrt((BLOCKS - 1) / BLOCKS * np.sum((left - left.mean()) ** 2)))
+    return Cosine(value[0], error, length / value[1])
+
+
+def _estimate(products: Any, d: Any, size: int) -> tuple[float, float] | None:
+    """The cosine and the smoothed gradient's norm from samples; None where its square comes out as zero or less.
+
+    Squares of means are taken over pairs of different samples, which has no bias.
+    """
+    n, k = products.shape
+    along = products @ d
+    squares = (products.sum(0) ** 2 - (products**2).sum(0)) / (n * (n - 1))
+    own = (along.sum() ** 2 - (along**2).sum()) / (n * (n - 1))
+    rest = squares.sum() - own
+    if size > k:
+        rest *= (size - 1) / (k - 1)
+    whole = own + rest
+    mean = float(along.mean())
+    norm = float(np.sqrt(max(whole, 0.0)))
+    if norm == 0.0:
+        return None
+    return max(-1.0, min(1.0, mean / norm)), norm
+
+
+@dataclass(frozen=True)
+class Nowhere:
+    """A target whose surrogate points nowhere, and the temperature that would do best, if one does better."""
+
+    target: str
+    cosine: Cosine
+    temperature: float | None
+    better: Cosine | None
+
+
+def check_worth(
+    name: str,
+    hard: Soft,
+    promised: Collection[str],
+    values: Callable[[str], Callable[[Any], float]],
+    gradients: dict[str, Any],
+    at_temperature: Gradient,
+    temperatures: Sequence[float],
+    seed: int,
+) -> tuple[Check, list[Nowhere]]:
+    """Compares gradients (by input of the hard model) of what was promised one with its smoothed ones.
+
+    It goes target by target as far as the time goes, first those that the surrogate says most of. `values` gives
+    the hard function of one target at the point; `at_temperature` gives the gradients at another temperature.
+    """
+    weight = weights(hard, gradients)
+    order = sorted((t for t in promised if gradients.get(t) is not None), key=lambda t: -weight[t])
+    if not order:
+        raise Skip("no promised target has a gradient to judge")
+    started = time.monotonic()
+    best: dict[str, Cosine] = {}
+    nowhere: list[Nowhere] = []
+    flat = 0
+    for i, target in enumerate(order):
+        left = SECONDS - (time.monotonic() - started)
+        if i and left <= 0:
+            break
+        share = left / (len(order) - i) / len(RADII)
+        value = values(target)
+        found = list(_at_radii(hard, value, target, [gradients[target]], share, seed))
+        if not found:
+            flat += 1
+            continue
+        best[target] = max((cosines[0] for cosines in found), key=lambda c: c.top)
+        if best[target].top < 1 - LIMIT:
+            nowhere.append(_advised(hard, value, target, best[target], at_temperature, temperatures, seed))
+    if not best:
+        raise Skip(f"the hard function hardly changes where {flat or len(order)} targets are disturbed")
+    worst = min(best, key=lambda t: best[t].top)
+    told = f"{hard.targets[worst]}: {best[worst]}"
+    judged = f"{len(best)} of {len(order)} targets judged"
+    if nowhere:
+        more = [f"{n.target}: {n.cosine}{_advice(n)}" for n in nowhere[:3]]
+        reason = f"the surrogate points nowhere for {'; '.join(more)}"
+        return Check(name, "failed", 1 - best[worst].value, LIMIT, reason, LIMIT_FROM), nowhere
+    return Check(name, "passed", 1 - best[worst].value, LIMIT, f"{judged}; least: {told}", LIMIT_FROM), []
+
+
+def _at_radii(
+    hard: Soft, value: Callable[[Any], float], target: str, gradients: list[Any], seconds: float, seed: int
+) -> Iterator[list[Cosine]]:
+    """The cosines of gradients at each radius at which the hard function changes."""
+    at = hard.point[target].astype(np.float64).ravel()
+
+    def f(moved: Vector) -> float:
+        return value(moved.reshape(hard.point[target].shape).astype(hard.point[target].dtype))
+
+    size = float(np.linalg.norm(at)) or float(at.size) ** 0.5
+    directions = [np.asarray(g, np.float64).ravel() for g in gradients]
+    for radius in RADII:
+        cosines = smoothed(f, at, directions, radius * size, seconds, seed)
+        if any(cosine is None for cosine in cosines):
+            return  # a smaller disturbance changes even less
+        yield [cosine for cosine in cosines if cosine is not None]
+
+
+def _advised(
+    hard: Soft,
+    value: Callable[[Any], float],
+    target: str,
+    cosine: Cosine,
+    at_temperature: Gradient,
+    temperatures: Sequence[float],
+    seed: int,
+) -> Nowhere:
+    """The same target at other temperatures; one is advised whose interval lies above that of the present one."""
+    others = {t: at_temperature(t).get(target) for t in temperatures}
+    others = {t: g for t, g in others.items() if g is not None and np.any(g) and np.all(np.isfinite(g))}
+    found = list(_at_radii(hard, value, target, list(others.values()), SECONDS / len(RADII), seed)) if others else []
+    best, at = None, None
+    for cosines in found:
+        for temperature, each in zip(others, cosines, strict=True):
+            sure = each.value - CONFIDENCE * each.error > max(cosine.top, 1 - LIMIT)
+            if sure and (best is None or each.value > best.value):
+                best, at = each, temperature
+    return Nowhere(hard.targets[target], cosine, at, best)
+
+
+def _advice(nowhere: Nowhere) -> str:
+    if nowhere.temperature is None:
+        return " (no temperature that was tried does better)"
+    return f" (temperature {nowhere.temperature:g}: {nowhere.better})"
