@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,13 +14,13 @@ from gradpass.errors import GradpassError, OutputError
 
 if TYPE_CHECKING:
     from gradpass.program.model import Model
+    from gradpass.proof import Mode
     from gradpass.report.diagnostics import Report
     from gradpass.report.pruned import PruneReport
-    from gradpass.report.repair import CheckRow, FixReport
+    from gradpass.report.repair import FixReport
     from gradpass.rewrite.fix import Repair
 
 Wrt = Literal["variables", "inputs", "both"]
-Mode = Literal["straight-through", "soft"]
 
 
 def check(
@@ -113,6 +113,7 @@ def fix_file(
     force: bool = False,
     prune: Literal["dead", "loss"] | None = None,
     onnx: str | os.PathLike[str] | None = None,
+    data: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> FixReport:
@@ -120,7 +121,7 @@ def fix_file(
 
     `options` go to `rewrite.fix.repair`: carrier, temperature, absolute_temperature, kernel, choice,
     exact_only, rules. With `prune` what is dead is removed first, as `prune_file` does ("loss": with `only_loss`).
-    `onnx` is a file for the inference model of the entry.
+    `onnx` is a file for the inference model of the entry. `data` are arrays by input, for the cross-checks.
     The input is never touched; nothing is written where nothing can be repaired or a cross-check fails.
     """
     source = Path(target)
@@ -132,7 +133,7 @@ def fix_file(
     if onnx is not None and entry == "all":
         raise GradpassError("an ONNX file holds one signature; give its name as the entry")
     how = {"entry": entry, "mode": mode, "diff": diff, "cross_check": cross_check, "progress": progress, **options}
-    how["onnx"] = None if onnx is None else Path(onnx)
+    how |= {"onnx": None if onnx is None else Path(onnx), "data": data}
     if prune is None:
         return _fixed(source, destination, dry_run=dry_run, force=force, **how)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
@@ -161,17 +162,21 @@ def _fixed(
     cross_check: bool,
     force: bool,
     onnx: Path | None,
+    data: Mapping[str, Any] | None,
     progress: Callable[[str], None],
     **options: Any,
 ) -> FixReport:
     from gradpass.program import savedmodel
     from gradpass.program.writer import GRAPH_FILE, write_file
+    from gradpass.proof import prove, refuse_other_inputs
     from gradpass.report.diff import graph_diff
     from gradpass.report.repair import FixReport, plan_of
     from gradpass.rewrite.fix import repair
     from gradpass.rewrite.harden import with_record
 
     model = savedmodel.read(source)
+    if data is not None:
+        refuse_other_inputs(model, entry, data)
     progress("repairing")
     done = repair(model, entry, mode, **options)
     before = _verdict(model, entry, "variables", done)
@@ -182,13 +187,15 @@ def _fixed(
     if dry_run:
         return FixReport(before, _verdict(done.model, entry, "variables", done), plan, [], None, dry_run, changes)
 
-    pb = done.pb if model.kind == "frozen" else with_record(model.raw, done.pb)
+    pb = done.pb if model.kind == "frozen" else with_record(model.raw, done.pb, done.options)
     with _staged(source, destination, pb) as stage:
         after = _verdict(savedmodel.read(stage), entry, "variables", done)
         after.target = str(destination)
         report = FixReport(before, after, plan, [], str(destination), diff=changes)
         if cross_check:
-            report.crosscheck = prove(source, stage, before, after, mode, progress, done.promised())
+            proof = prove(source, stage, before, after, mode, progress, done.promised(), done.options, data)
+            report.crosscheck = proof.rows
+            after.diagnostics += proof.findings
         exported = b""
         if onnx is not None and not report.failed:
             progress("writing the ONNX file")
@@ -209,7 +216,7 @@ def _exported(stage: Path, entry: str, report: FixReport) -> bytes:
     from gradpass.report.repair import CheckRow
 
     check, data = onnx_file(stage, entry)
-    report.crosscheck.append(CheckRow(check.name, check.status, check.figure, check.limit, check.reason))
+    report.crosscheck.append(CheckRow.of(check))
     return data
 
 
@@ -285,32 +292,6 @@ def prune_file(
         force=force,
         progress=progress,
     )
-
-
-def prove(
-    original: Path,
-    fixed: Path,
-    before: Report,
-    after: Report,
-    mode: Mode,
-    progress: Callable[[str], None],
-    planned: dict[str, set[str]] | None = None,
-) -> list[CheckRow]:
-    """The cross-checks of a repaired model against its original.
-
-    Whoever starved before and flows now by our own verdict must flow in TensorFlow, and so must the `planned` paths.
-    """
-    from gradpass.crosscheck import crosscheck
-    from gradpass.report.repair import CheckRow
-
-    flowing = {(entry.name, t.path) for entry in after.entries for t in entry.targets if not t.starved}
-    flowing |= {(entry, path) for entry, paths in (planned or {}).items() for path in paths}
-    promised = {
-        entry.name: [t.name for t in entry.targets if t.starved and (entry.name, t.path) in flowing]
-        for entry in before.entries
-    }
-    checks = crosscheck(original, fixed, entries=list(promised), promised=promised, mode=mode, progress=progress)
-    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
 
 
 def _verdict(model: Model, entry: str | None, wrt: str, done: Repair | None = None) -> Report:

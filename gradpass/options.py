@@ -65,7 +65,7 @@ data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Inputs for a live target: arrays by name or in order, labels last.",
+    help="Inputs: of a live target by name or in order, labels last; of a model on disk by name, to cross-check with.",
 )
 entry_option = click.option(
     "--entry", metavar="NAME|all", help="The signature to follow (default: serving_default, or the only one)."

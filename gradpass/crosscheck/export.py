@@ -114,6 +114,8 @@ def to_onnx(tools: Tools, frozen: Frozen, graph: Any = None, free: Collection[st
 
     Skip names ops that tf2onnx cannot carry.
     """
+    if not frozen.inputs and not free:
+        raise Skip("tf2onnx exports no signature without inputs")
     named = {tensor: name for name, tensor in [*frozen.inputs.items(), *frozen.outputs.items()]}
 
     def convert() -> Any:

@@ -64,11 +64,52 @@ def draw(specs: dict[str, Any], layout: Layout, rng: np.random.Generator, positi
     return {name: _random(name, spec, layout, rng, positive) for name, spec in specs.items()}
 
 
-def zeros(specs: dict[str, Any], layout: Layout) -> Inputs:
-    """The edge batch: all zeros (False, the empty string), where ties and divisions by zero live."""
+EDGES = ("zeros", "ties", "huge", "tiny", "denormal")
+
+
+def edges(specs: dict[str, Any], layout: Layout, rng: np.random.Generator) -> Iterator[tuple[str, Inputs]]:
+    """Inputs at the edges, each with its name: zeros, few different values, huge, tiny and denormal ones.
+
+    Only zeros where no input has floats: False and the empty string among them.
+    """
     import tensorflow as tf
 
-    return {name: tf.zeros(layout.shape(spec), spec.dtype) for name, spec in specs.items()}
+    yield "zeros", {name: tf.zeros(layout.shape(spec), spec.dtype) for name, spec in specs.items()}
+    if not any(spec.dtype.is_floating for spec in specs.values()):
+        return
+    for kind in EDGES[1:]:
+        random = draw(specs, layout, rng, positive=False)
+        yield kind, {name: _edge(kind, value) if value.dtype.is_floating else value for name, value in random.items()}
+
+
+def _edge(kind: str, value: Any) -> Any:
+    import ml_dtypes  # TensorFlow's own, for the ranges of bfloat16 and float8, which numpy has not
+    import tensorflow as tf
+
+    if kind == "ties":
+        return tf.round(value)
+    limits = ml_dtypes.finfo(value.dtype.as_numpy_dtype)  # type: ignore[no-untyped-call]
+    tiny = float(limits.smallest_normal)
+    # A draw is seldom larger than 4, and so nearly all of the last kind are denormal.
+    factor = {"huge": float(limits.max) ** 0.75, "tiny": tiny**0.75, "denormal": tiny / 4}[kind]
+    return value * tf.cast(factor, value.dtype)
+
+
+def given(specs: dict[str, Any], data: dict[str, Any]) -> Inputs:
+    """The user's arrays as inputs, cast to the dtypes of the specs."""
+    import tensorflow as tf
+
+    return {
+        name: tf.constant(data[name]) if spec.dtype == tf.string else tf.cast(data[name], spec.dtype)
+        for name, spec in specs.items()
+    }
+
+
+def like(specs: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The specs with the shapes of the user's arrays: what is drawn then has them too."""
+    import tensorflow as tf
+
+    return {name: tf.TensorSpec(np.shape(data[name]), spec.dtype, name) for name, spec in specs.items()}
 
 
 def _random(name: str, spec: Any, layout: Layout, rng: np.random.Generator, positive: bool) -> Any:

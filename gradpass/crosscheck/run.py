@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gradpass.crosscheck.check import Check, Skip, attempt, guarded
 from gradpass.crosscheck.gradients import check_promises
@@ -13,7 +13,7 @@ from gradpass.crosscheck.load import Loaded, Signature, load_plain
 from gradpass.crosscheck.onnx_values import onnx_checks
 from gradpass.crosscheck.quiet import quiet
 from gradpass.crosscheck.surrogates import NAMES, Hands, Surrogates
-from gradpass.crosscheck.values import Sample, compare_values, run_both
+from gradpass.crosscheck.values import Sample, compare_values, own, run_both
 from gradpass.crosscheck.worth import Nowhere
 
 Mode = Literal["straight-through", "soft"]
@@ -36,6 +36,7 @@ def crosscheck(
     graphs: bool = False,
     surrogates: Surrogates | None = None,
     nowhere: list[Nowhere] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> list[Check]:
     """Checks a written model against its original, entry by entry: values, ONNX export, promised gradients.
 
@@ -43,7 +44,8 @@ def crosscheck(
     the other has not, by entry; `alike` tells of entries that another one runs the same function, which is exported for
     both. With `graphs` it is enough that both give the same bits where TensorFlow does not rewrite their graphs before
     it runs them. With `surrogates` the promised gradients are checked by other hands; `nowhere` gets those targets that
-    theirs lead nowhere. A check's name carries the entry's where there are several.
+    theirs lead nowhere. `data` are arrays of the user's by input, for the entries that have all of these inputs. A
+    check's name carries the entry's where there are several.
     """
     checks: list[Check] = []
     with quiet():
@@ -55,7 +57,7 @@ def crosscheck(
         else:
             paths = original, fixed
             pairs = [
-                _Pair(paths, *loaded.value, entry, samples, seed, (without or {}).get(entry, ()), graphs)
+                _Pair(paths, *loaded.value, entry, samples, seed, (without or {}).get(entry, ()), graphs, data)
                 for entry in entries
             ]
             # TensorFlow no longer differentiates a loaded loop that was first run inside another function, as an export
@@ -91,6 +93,7 @@ class _Pair:
         seed: int,
         gone: Collection[str],
         graphs: bool,
+        data: Mapping[str, Any] | None,
     ) -> None:
         self.paths = paths
         self.original = original
@@ -100,6 +103,7 @@ class _Pair:
         self.seed = seed
         self.gone = gone  # outputs of the original that the other has not
         self.graphs = graphs
+        self.data = None if data is None or entry not in original.signatures else own(original.signatures[entry], data)
         self.kept: list[Sample] = []  # the inputs that both were run on
 
     def asked(
@@ -143,7 +147,12 @@ class _Pair:
     def _values(self, mode: Mode) -> Check:
         before = self._before(self.original)
         after = self.fixed.signature(self.entry, "fixed model")
-        return compare_values(VALUES[0], mode == "soft", run_both(before, after, self.samples, self.seed), self.kept)
+        return compare_values(
+            VALUES[0], mode == "soft", run_both(before, after, self.samples, self.seed, self.data), self.kept
+        )
+
+    def _run(self, one: Signature, other: Signature) -> Iterator[Sample]:
+        return run_both(one, other, self.samples, self.seed, self.data)
 
     def _before(self, original: Loaded) -> Signature:
         return original.signature(self.entry, "original").without(self.gone)
@@ -151,7 +160,7 @@ class _Pair:
     def _varies(self) -> bool:
         """Whether two loads of the original already differ where the fixed model did."""
         one, two = (self._before(load_plain(self.paths[0])) for _ in range(2))
-        return compare_values("", False, run_both(one, two, self.samples, self.seed), []).status == "failed"
+        return compare_values("", False, self._run(one, two), []).status == "failed"
 
     def _as_written(self) -> bool:
         """Whether both give the same bytes where TensorFlow runs their graphs as they are, without rewriting them."""
@@ -162,7 +171,7 @@ class _Pair:
         try:
             one = self._before(load_plain(self.paths[0]))
             two = load_plain(self.paths[1]).signature(self.entry, "fixed model")
-            return compare_values("", False, run_both(one, two, self.samples, self.seed), []).status == "passed"
+            return compare_values("", False, self._run(one, two), []).status == "passed"
         finally:
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False, **before})
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradpass.crosscheck.check import Check, Disagreement, Skip, attempt
-from gradpass.crosscheck.inputs import Inputs, Layout, draw, layouts, zeros
+from gradpass.crosscheck.inputs import EDGES, Inputs, Layout, draw, edges, given, layouts, like
 from gradpass.crosscheck.load import Signature
 
 Outputs = dict[str, Any]
@@ -22,16 +22,21 @@ VARIES = float("nan")  # equal to nothing, so an output that has varied once nev
 
 @dataclass(frozen=True)
 class Sample:
-    """One input with what both models made of it. The last sample of a run is the edge batch."""
+    """One input with what both models made of it; `kind` is "random", "data" (the user's), or one of `EDGES`."""
 
     inputs: Inputs
     original: Outputs
     fixed: Outputs
-    edge: bool
+    kind: str
+
+    @property
+    def edge(self) -> bool:
+        """Whether the input is at an edge, and no example of what the model is for."""
+        return self.kind in EDGES
 
 
 def compare_values(name: str, soft: bool, samples: Iterator[Sample], kept: list[Sample]) -> Check:
-    """Compares all samples and leaves the first few and the edge batch in `kept`."""
+    """Compares all samples and leaves the first few and those at the edges in `kept`."""
     apart: dict[str, int] = {}
     total: dict[str, int] = {}
     collected: dict[str, list[tuple[Any, Any]]] = {}
@@ -49,8 +54,9 @@ def compare_values(name: str, soft: bool, samples: Iterator[Sample], kept: list[
                 raise Disagreement(f"the output {output!r} was {was} and has become {became}")
             apart[output] = apart.get(output, 0) + differing(expected, got)
             total[output] = total.get(output, 0) + expected.size
-            if expected.size and not (expected == constant.setdefault(output, expected.flat[0])).all():
-                constant[output] = VARIES
+            if expected.size and not sample.edge:
+                alike = (expected == constant.setdefault(output, expected.flat[0])).all()
+                constant[output] = constant[output] if alike else VARIES
             if soft and keep:
                 collected.setdefault(output, []).append((expected, got))
     if soft:
@@ -68,19 +74,37 @@ def compare_values(name: str, soft: bool, samples: Iterator[Sample], kept: list[
     return Check(name, "passed", 0.0, 0.0, flat, LIMIT_FROM)
 
 
-def run_both(original: Signature, fixed: Signature, samples: int, seed: int) -> Iterator[Sample]:
-    """Runs both models on the same inputs, always in step, so that state they carry along stays comparable."""
+def run_both(
+    original: Signature, fixed: Signature, samples: int, seed: int, data: dict[str, Any] | None = None
+) -> Iterator[Sample]:
+    """Runs both models on the same inputs, always in step, so that state they carry along stays comparable.
+
+    First on the user's `data`, if there is any; what is drawn then has its shapes. Last at the edges.
+    """
     _same_signature(original, fixed)
     rng = np.random.default_rng(seed)
-    layout, first = _first_accepted(original, fixed, rng)
+    specs = original.inputs
+    if data is not None:
+        sample = _run(original, fixed, given(specs, data), "data")
+        if not isinstance(sample, Sample):
+            raise Skip(f"the original does not accept the data: {sample}")
+        yield sample
+        specs = like(specs, data)
+    layout, first = _first_accepted(original, fixed, specs, rng)
     yield first
     for i in range(1, samples):
-        sample = _run(original, fixed, draw(original.inputs, layout, rng, positive=i % 2 == 1), edge=False)
+        sample = _run(original, fixed, draw(specs, layout, rng, positive=i % 2 == 1), "random")
         if isinstance(sample, Sample):
             yield sample
-    edge = _run(original, fixed, zeros(original.inputs, layout), edge=True)
-    if isinstance(edge, Sample):
-        yield edge
+    for kind, inputs in edges(specs, layout, rng):
+        sample = _run(original, fixed, inputs, kind)
+        if isinstance(sample, Sample):
+            yield sample
+
+
+def own(signature: Signature, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The user's arrays for this entry; None where it has other inputs than the data are for."""
+    return {name: data[name] for name in signature.inputs} if signature.inputs.keys() == data.keys() else None
 
 
 def _same_signature(original: Signature, fixed: Signature) -> None:
@@ -90,17 +114,19 @@ def _same_signature(original: Signature, fixed: Signature) -> None:
         raise Disagreement(f"the inputs {was} have become {became}")
 
 
-def _first_accepted(original: Signature, fixed: Signature, rng: np.random.Generator) -> tuple[Layout, Sample]:
+def _first_accepted(
+    original: Signature, fixed: Signature, specs: dict[str, Any], rng: np.random.Generator
+) -> tuple[Layout, Sample]:
     reason = ""
-    for layout in layouts(original.inputs):
-        sample = _run(original, fixed, draw(original.inputs, layout, rng, positive=False), edge=False)
+    for layout in layouts(specs):
+        sample = _run(original, fixed, draw(specs, layout, rng, positive=False), "random")
         if isinstance(sample, Sample):
             return layout, sample
         reason = sample
     raise Skip(f"the original accepts none of the random inputs tried; at last it said {reason}")
 
 
-def _run(original: Signature, fixed: Signature, inputs: Inputs, edge: bool) -> Sample | str:
+def _run(original: Signature, fixed: Signature, inputs: Inputs, kind: str) -> Sample | str:
     """Both outputs, or what the original said against these inputs; the fixed model may not object alone."""
     expected = attempt(lambda: _arrays(original.call(inputs)))
     got = attempt(lambda: _arrays(fixed.call(inputs)))
@@ -108,7 +134,7 @@ def _run(original: Signature, fixed: Signature, inputs: Inputs, edge: bool) -> S
         return expected.reason or ""
     if got.value is None:
         raise Disagreement(f"the fixed model raises where the original does not: {got.reason}")
-    return Sample(inputs, expected.value, got.value, edge)
+    return Sample(inputs, expected.value, got.value, kind)
 
 
 def _arrays(outputs: dict[str, Any]) -> Outputs:

@@ -70,7 +70,7 @@ class Capsule:
         """Repairs all functions; writes the result over the file, with a record of what it was."""
         done = repair(self.model, "all", **options)
         if done.pb is not None:
-            (self.path / GRAPH_FILE).write_bytes(with_record(self.model.raw, done.pb))
+            (self.path / GRAPH_FILE).write_bytes(with_record(self.model.raw, done.pb, done.options))
         return done
 
     def write_original(self, path: Path) -> None:

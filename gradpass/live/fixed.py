@@ -18,17 +18,29 @@ from gradpass.live.parts import CALL, conformed
 from gradpass.program import savedmodel
 from gradpass.program.writer import GRAPH_FILE, write_saved_model
 from gradpass.report.diagnostics import Report
-from gradpass.report.repair import CheckRow, FixReport, Plan
+from gradpass.report.repair import FixReport, Plan
 
 
-def fix(target: Any, inputs: Sequence[Any], *, loss: Any = None, variables: Any = None, **options: Any) -> Any:
+def fix(
+    target: Any,
+    inputs: Sequence[Any],
+    *,
+    loss: Any = None,
+    variables: Any = None,
+    crosscheck: bool = False,
+    **options: Any,
+) -> Any:
     """A repaired copy of a live target, which trains the target's own variables.
 
-    Of a Keras model it is a keras.Model (of that Keras), else a tf.Module. `options` go to `rewrite.fix.repair`.
+    Of a Keras model it is a keras.Model (of that Keras), else a tf.Module. With `crosscheck` it is proven as a file is,
+    by way of one; what that finds is in the report. `options` go to `rewrite.fix.repair`.
     """
     from gradpass.live.keras_model import fixed_model
 
     done = repaired(target, inputs, loss=loss, variables=variables, **options)
+    if crosscheck and done.report.repaired:
+        with tempfile.TemporaryDirectory(prefix="gradpass-") as folder:
+            _prove(done, Path(folder), options, lambda _: None)
     if not done.report.ok:
         warnings.warn(f"some gradients stay missing:\n{done.report.left}", GradientWarning, stacklevel=3)
     if keras_of(target) is not None:
@@ -58,12 +70,11 @@ def fix_to(
     if not report.repaired or dry_run:
         return report
     with tempfile.TemporaryDirectory(prefix="gradpass-") as folder:
-        original, fixed = Path(folder) / "original", Path(folder) / "fixed"
-        done.capsule.write_original(original)
-        save(done, fixed, force=False)
+        fixed = Path(folder) / "fixed"
         if cross_check:
-            proved = _proved(original, fixed, options.get("mode", "straight-through"), progress)
-            report.crosscheck = proved or report.crosscheck
+            _prove(done, Path(folder), options, progress)
+        else:
+            save(done, fixed, force=False)
         if not report.failed:
             if out.suffix == ".keras":
                 fixed_model(target, done, options).save(out)
@@ -73,13 +84,20 @@ def fix_to(
     return report
 
 
-def _proved(original: Path, fixed: Path, mode: Any, progress: Callable[[str], None]) -> list[CheckRow]:
-    """The cross-checks of two SavedModels by what they serve; none where no plain tensors go in and out."""
-    from gradpass.api import check, prove
+def _prove(done: Repaired, folder: Path, options: dict[str, Any], progress: Callable[[str], None]) -> None:
+    """Saves what was repaired as `fixed` and adds the cross-checks to its report; none where no plain tensors go in."""
+    from gradpass.api import check
+    from gradpass.proof import prove
 
+    original, fixed = folder / "original", folder / "fixed"
+    done.capsule.write_original(original)
+    save(done, fixed, force=False)
     if not savedmodel.read(original).entries:
-        return []
-    return prove(original, fixed, check(original), check(fixed), mode, progress)
+        return
+    mode = options.get("mode", "straight-through")
+    proof = prove(original, fixed, check(original), check(fixed), mode, progress, options=options)
+    done.report.crosscheck = proof.rows or done.report.crosscheck
+    done.report.left.diagnostics += proof.findings
 
 
 class Fixed(tf.Module):

@@ -118,7 +118,7 @@ def _prove(source: Path, stage: Path, model: Model, asked: Asked, progress: Call
     # No gradient was promised by anybody.
     checks = [check for check in checks if not check.name.startswith("verdict")]
     checks += in_session(source, stage, entries, asked.outputs, progress)
-    return [CheckRow(c.name, c.status, c.figure, c.limit, c.reason) for c in checks]
+    return [CheckRow.of(check) for check in checks]
 
 
 def _alike(model: Model) -> dict[str, str]:

@@ -17,8 +17,8 @@ from gradpass.report.words import count, plural, visible
 SHOWN_TARGETS = 12
 STATE_STYLES = {"flows": "green", "zero": "yellow", "none": "red", "raises": "red"}
 PLAN = ("op", "what", "nodes")
-NUMBERS = ("parameters", "nodes", "figure", "limit", "saved")  # columns that are read from the right
-CHECKS = ("check", "status", "figure", "limit", "reason")
+NUMBERS = ("parameters", "nodes", "figure", "limit", "time", "saved")  # columns that are read from the right
+CHECKS = ("check", "status", "figure", "limit", "time", "reason", "where the limit comes from")
 STATUS_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
@@ -110,18 +110,22 @@ def plan_rows(report: FixReport) -> Iterator[tuple[str, str, str]]:
 
 
 def render_crosscheck(rows: list[CheckRow]) -> Iterator[RenderableType]:
-    """The checks with figure, limit and reason."""
-    table = titled("cross-check", *CHECKS)
-    for name, status, figure, limit, reason in check_rows(rows):
-        table.add_row(cell(name), Text(status, STATUS_STYLES[status]), figure, limit, cell(reason))
+    """The checks with figure, limit, time and reason, and below that where the limit comes from."""
+    table = titled("cross-check", *CHECKS[:-1])
+    for name, status, figure, limit, seconds, reason, limit_from in check_rows(rows):
+        told = [cell(reason), cell(limit_from and f"limit: {limit_from}", "dim")]
+        why = Text("\n").join(text for text in told if text)
+        table.add_row(cell(name), Text(status, STATUS_STYLES[status]), figure, limit, seconds, why)
     yield table
     yield Text("")
 
 
-def check_rows(rows: list[CheckRow]) -> Iterator[tuple[str, str, str, str, str]]:
+def check_rows(rows: list[CheckRow]) -> Iterator[tuple[str, str, str, str, str, str, str]]:
     """The cross-checks as every format has them."""
     for row in rows:
-        yield row.name, row.status, _figure(row.figure), _figure(row.limit), row.reason or ""
+        seconds = "" if row.seconds is None else f"{row.seconds:.1f} s"
+        told = row.reason or "", row.limit_from or ""
+        yield row.name, row.status, _figure(row.figure), _figure(row.limit), seconds, *told
 
 
 def _figure(value: float | None) -> str:

@@ -9,17 +9,12 @@ from typing import Any
 from gradpass.report.diagnostics import Report
 from gradpass.report.probe import ProbeReport
 from gradpass.report.pruned import PruneReport
-from gradpass.report.repair import CheckRow, FixReport
+from gradpass.report.repair import FixReport
 
 
 def render_json(report: Report | FixReport | ProbeReport | PruneReport) -> str:
     """The JSON text of a report."""
     return dumps(report.to_json())
-
-
-def render_checks(rows: list[CheckRow]) -> str:
-    """The JSON text of cross-checks alone."""
-    return dumps({"crosscheck": [row.to_json() for row in rows]})
 
 
 def dumps(data: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from gradpass.report.diagnostics import Report, Severity, as_json
 from gradpass.report.words import quoted, visible
 
 if TYPE_CHECKING:
+    from gradpass.crosscheck.check import Check
     from gradpass.report.pruned import PruneReport
     from gradpass.rewrite.fix import Repair
 
@@ -30,13 +31,20 @@ class PlanStep:
 
 @dataclass
 class CheckRow:
-    """One cross-check with its figure and its limit."""
+    """One cross-check: its figure, its limit and where that comes from, and how long it took (None: not timed)."""
 
     name: str
     status: Literal["passed", "failed", "skipped"]
     figure: float | None
     limit: float | None
     reason: str | None
+    limit_from: str | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, check: Check) -> CheckRow:
+        """The row of a check."""
+        return cls(**vars(check))
 
     @property
     def told(self) -> str:
@@ -48,11 +56,8 @@ class CheckRow:
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON data; a figure that is no finite number becomes null, since JSON has none."""
-        figures = {
-            key: value if value is not None and math.isfinite(value) else None
-            for key, value in (("figure", self.figure), ("limit", self.limit))
-        }
-        return {"name": self.name, "status": self.status, **figures, "reason": self.reason}
+        row = as_json(self)
+        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 
 class Remark(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from tensorboard.compat.proto.function_pb2 import FunctionDef
 
@@ -42,7 +43,7 @@ class Repair:
     """A repair. `pb` are the bytes of the new saved_model.pb, None where nothing changed.
 
     `added` and `inlined` name, by function, the nodes put in and the calls replaced by their bodies; `repointed` counts
-    the inputs and results that now come from elsewhere.
+    the inputs and results that now come from elsewhere. `options` are those of `repair` that it was made by.
     """
 
     pb: bytes | None
@@ -52,6 +53,7 @@ class Repair:
     added: dict[str, list[str]] = field(default_factory=dict)
     inlined: dict[str, list[str]] = field(default_factory=dict)
     repointed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def promised(self) -> dict[str, set[str]]:
         """By entry the paths of the targets of which every cut is served: they must flow now."""
@@ -114,6 +116,17 @@ def repair(
     Where the file has no place for a bridge's gradient (a TF1 SavedModel, a frozen graph), the guarded sum carries.
     Raises GradpassError for options that nobody knows.
     """
+    given = {
+        "entry": entry,
+        "mode": mode,
+        "carrier": carrier,
+        "temperature": temperature,
+        "absolute_temperature": absolute_temperature,
+        "kernel": kernel,
+        "exact_only": exact_only,
+        "rules": rules,
+        "choice": choice,
+    }
     options = Options(mode, carrier, Knobs(temperature, absolute_temperature, kernel, choice), exact_only, rules or {})
     options.check()
     before = follow(model, entry)
@@ -121,8 +134,11 @@ def repair(
 
     places = lost(model, before)
     if places:
-        return repaired_without(model, entry, before, places, lambda m, found: _repair(m, entry, options, found))
-    return _repair(model, entry, options, before)
+        done = repaired_without(model, entry, before, places, lambda m, found: _repair(m, entry, options, found))
+    else:
+        done = _repair(model, entry, options, before)
+    done.options = given
+    return done
 
 
 def _repair(

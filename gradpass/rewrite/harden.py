@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gradpass.errors import GradpassError
@@ -21,7 +22,7 @@ from gradpass.program.savedmodel import GRAPH_DEF, LIBRARY, META_GRAPHS, OBJECT_
 
 KEY = "gradpass_original"
 COLLECTIONS = 4  # field of meta_graph.proto: map<string, CollectionDef>
-CHECKSUM, LITERAL, COPY = 1, 2, 3  # fields of the record
+CHECKSUM, LITERAL, COPY, OPTIONS = 1, 2, 3, 4  # fields of the record
 BYTES_LIST = 2  # field of CollectionDef
 
 # The messages whose fields are looked up one by one, by field numbers: MetaGraphs, their graphs and object graphs, and
@@ -31,8 +32,11 @@ SPLIT: Split = {META_GRAPHS: {GRAPH_DEF: {LIBRARY: {}}, OBJECT_GRAPH_DEF: {}}}
 SMALL = 8  # bytes: to copy less costs as much as to write it down
 
 
-def with_record(original: bytes, fixed: bytes) -> bytes:
-    """The bytes of a fixed saved_model.pb with the record of the original added to its first MetaGraph."""
+def with_record(original: bytes, fixed: bytes, options: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of a fixed saved_model.pb with the record of the original added to its first MetaGraph.
+
+    `options` are those of the repair, by which it could be made again; they must be such that JSON has.
+    """
     plain = without_record(fixed)
     places = {plain[a:b]: (a, b) for a, b in _pieces(plain, 0, len(plain), SPLIT) if b - a >= SMALL}
     # Spans of the fixed file, and of the original where the fixed one has no such piece; neighbours are put together.
@@ -48,6 +52,8 @@ def with_record(original: bytes, fixed: bytes) -> bytes:
     for kind, first, last in steps:
         payload = original[first:last] if kind == LITERAL else wire.varint(first) + wire.varint(last)
         parts.append(wire.delimited(kind, payload))
+    if options is not None:
+        parts.append(wire.delimited(OPTIONS, json.dumps(options, sort_keys=True).encode()))
     text = base64.b64encode(zlib.compress(b"".join(parts), 9))
     entry = wire.delimited(1, KEY.encode()) + wire.delimited(2, wire.delimited(BYTES_LIST, wire.delimited(1, text)))
     return _edit_first(plain, lambda meta: wire.edit(meta, COLLECTIONS, lambda *_: None, [entry]))
@@ -78,9 +84,18 @@ def original(fixed: bytes, path: object) -> bytes:
     return bytes(out)
 
 
+def options(fixed: bytes) -> dict[str, Any] | None:
+    """The options of the repair that a fixed file tells of; None where it tells of none."""
+    record = _record(fixed)
+    found = b"" if record is None else _part(record, OPTIONS)
+    return dict(json.loads(found)) if found else None
+
+
 def carried_over(fixed: bytes, changed: bytes) -> bytes:
     """The changed bytes of a fixed file with a record of the same original; as they are where there is none."""
-    return changed if _record(fixed) is None else with_record(original(fixed, "the model"), changed)
+    if _record(fixed) is None:
+        return changed
+    return with_record(original(fixed, "the model"), changed, options(fixed))
 
 
 def without_record(pb: bytes) -> bytes:

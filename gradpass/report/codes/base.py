@@ -9,6 +9,7 @@ registers its classes.
     GP2xx  disconnected: there is no way
     GP3xx  silent zero: there is a gradient, and it is zeros; whatever happens, or (GP31x) for this batch of data
     GP40x  no use: it is NaN or infinite, or explodes, for this batch of data
+    GP60x  worthless: a repair gave it, and it leads nowhere
 """
 
 from __future__ import annotations
