@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from gradpass.crosscheck.check import attempt
-from gradpass.crosscheck.load import Signature, load_plain
 from gradpass.crosscheck.export import Tools, export
+from gradpass.crosscheck.load import Signature, load_plain
 from gradpass.errors import GradpassBug
 from gradpass.flow.analysis import analyse
 from gradpass.program.savedmodel import read

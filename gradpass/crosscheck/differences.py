@@ -111,9 +111,10 @@ def check_derivative(
             unsure += 1
             continue
         sure += 1
-        worst = max(worst, min(known))
-        if len(targets) == 1 and not min(known) <= limit:
-            wrong[soft.targets[targets[0]]] = min(known)
+        figure = min(known) if min(known) <= limit else max(known)
+        worst = max(worst, figure)
+        if len(targets) == 1 and not figure <= limit:
+            wrong[soft.targets[targets[0]]] = figure
     if not sure:
         raise Skip("the soft function is too rough here: two step sizes do not agree along any direction")
     told = ", ".join(f"{label} by {figure:.2g}" for label, figure in sorted(wrong.items(), key=lambda w: -w[1])[:5])

@@ -75,75 +75,82 @@ def smoothed(
     zero. Samples are drawn until it is clear on which side of the limit all are, or `seconds` have passed.
     """
     rng = np.random.default_rng(seed)
-    basis = _basis(directions, at.size, rng)
+    basis, known = _basis(directions, at.size, rng)
     k = basis.shape[1]
     scale = radius / k**0.5
-    rows: list[Any] = []  # each one sample of the smoothed gradient, in the basis
+    drawn: list[Any] = []
+    changes: list[float] = []
     found: list[Cosine | None] = [None] * len(directions)
     started = time.monotonic()
     for look in LOOKS:
-        while len(rows) < look:
+        while len(drawn) < look:
             e = rng.standard_normal(k)
             step = scale * (basis @ e)
-            rows.append(e * (f(at + step) - f(at - step)) / (2 * scale))
-        products = np.array(rows)
-        found = [_cosine(products, basis, direction, at.size) for direction in directions]
-        clear = look >= FEWEST and all(each is not None and each.clear for each in found)
-        if clear or not products.any() or time.monotonic() - started > seconds:
+            drawn.append(e)
+            changes.append((f(at + step) - f(at - step)) / (2 * scale))
+        if look >= FEWEST:
+            found = [_cosine(np.array(drawn), np.array(changes), basis, known, d) for d in directions]
+        clear = all(each is not None and each.clear for each in found)
+        if clear or not any(changes) or time.monotonic() - started > seconds:
             break
     return found
 
 
-def _basis(directions: Sequence[Vector], size: int, rng: np.random.Generator) -> Any:
-    """Orthonormal columns: what the directions span, then random ones, as many as there is room for."""
-    count = min(size, len(directions) + RANDOM)
-    columns = [d for d in directions if np.any(d)] + [rng.standard_normal(size) for _ in range(count)]
+def _basis(directions: Sequence[Vector], size: int, rng: np.random.Generator) -> tuple[Any, int]:
+    """Orthonormal columns: first what the directions span (how many these are is told), then random ones."""
     basis: list[Any] = []
-    for column in columns:
+
+    def add(column: Any) -> None:
         length = float(np.linalg.norm(column))
-        rest = column / length
+        rest = column / length if length else column
         for _ in range(2):  # once is not enough in floating point (Giraud et al., 2005: "twice is enough")
             for each in basis:
                 rest = rest - (each @ rest) * each
         left = float(np.linalg.norm(rest))
-        if left > 1e-6 and len(basis) < count:
+        if left > 1e-6:
             basis.append(rest / left)
-    return np.stack(basis, axis=1)
+
+    for direction in directions:
+        add(direction)
+    known = len(basis)
+    while len(basis) < min(size, known + RANDOM):
+        add(rng.standard_normal(size))
+    return np.stack(basis, axis=1), known
 
 
-def _cosine(products: Any, basis: Any, direction: Vector, size: int) -> Cosine | None:
+def _cosine(drawn: Any, changes: Any, basis: Any, known: int, direction: Vector) -> Cosine | None:
     length = float(np.linalg.norm(direction))
     if length == 0.0:
         return None
     d = direction @ basis / length
-    value = _estimate(products, d, size)
-    blocks = np.array_split(np.arange(len(products)), BLOCKS)
-    without = [_estimate(np.delete(products, block, axis=0), d, size) for block in blocks]
-    if value is None or any(each is None for each in without):
+    whole = _estimate(drawn, changes, d, known, len(basis))
+    blocks = np.array_split(np.arange(len(drawn)), BLOCKS)
+    parts = [
+        _estimate(np.delete(drawn, block, axis=0), np.delete(changes, block), d, known, len(basis)) for block in blocks
+    ]
+    if whole is None or any(part is None for part in parts):
         return None
-    left = np.array([each[0] for each in without if each is not None])
+    left = np.array([part[0] for part in parts if part is not None])
     error = float(np.sqrt((BLOCKS - 1) / BLOCKS * np.sum((left - left.mean()) ** 2)))
-    return Cosine(value[0], error, length / value[1])
+    return Cosine(whole[0], error, length / whole[1])
 
 
-def _estimate(products: Any, d: Any, size: int) -> tuple[float, float] | None:
-    """The cosine and the smoothed gradient's norm from samples; None where its square comes out as zero or less.
+def _estimate(drawn: Any, changes: Any, d: Any, known: int, size: int) -> tuple[float, float] | None:
+    """The cosine of a direction (in the basis) and the norm of the smoothed gradient; None where that is zero.
 
-    Squares of means are taken over pairs of different samples, which has no bias.
+    The gradient is the regression of the changes on the disturbances, which for normal ones has the same expectation as
+    the mean of their products, and far less noise where f is nearly straight. From its squares the noise is taken out.
     """
-    n, k = products.shape
-    along = products @ d
-    squares = (products.sum(0) ** 2 - (products**2).sum(0)) / (n * (n - 1))
-    own = (along.sum() ** 2 - (along**2).sum()) / (n * (n - 1))
-    rest = squares.sum() - own
-    if size > k:
-        rest *= (size - 1) / (k - 1)
-    whole = own + rest
-    mean = float(along.mean())
-    norm = float(np.sqrt(max(whole, 0.0)))
-    if norm == 0.0:
+    n, k = drawn.shape
+    inverse = np.linalg.inv(drawn.T @ drawn)
+    gradient = inverse @ (drawn.T @ changes)
+    noise = float(np.sum((changes - drawn @ gradient) ** 2)) / (n - k)
+    squares = gradient**2 - noise * np.diag(inverse)
+    share = (size - known) / (k - known) if k > known else 1.0
+    square = max(0.0, float(squares[:known].sum())) + share * max(0.0, float(squares[known:].sum()))
+    if square == 0.0:
         return None
-    return max(-1.0, min(1.0, mean / norm)), norm
+    return float(np.clip(gradient @ d / square**0.5, -1.0, 1.0)), square**0.5
 
 
 @dataclass(frozen=True)
