@@ -5,8 +5,10 @@ of the inputs to differentiate by, and the names of all inputs, a line each). Le
 gradpass is imported: the Python that runs this need not have it.
 """
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,13 +17,31 @@ import onnxruntime
 from onnxruntime.capi._pybind_state import GradientGraphBuilder
 
 
+def built(model: bytes, loss: str, wanted: set[str]) -> Any:
+    """The builder of a gradient graph. Takes out of `wanted` what no gradient reaches; None where nothing is left."""
+    while wanted:
+        builder = GradientGraphBuilder(model, {loss}, wanted, loss)
+        try:
+            builder.build()
+        except RuntimeError as problem:
+            unreached = re.search(r"partial derivative for '(.*)' as it's unreachable", str(problem))
+            if unreached is None or unreached[1] not in wanted:
+                raise
+            wanted.remove(unreached[1])
+        else:
+            return builder
+    return None
+
+
 def main(folder: Path) -> None:
     loss, targets, *names = (folder / "names.txt").read_text().split("\n")
     with np.load(folder / "point.npz") as saved:
         point = {names[int(key)]: saved[key] for key in saved.files}
     wanted = {names[int(number)] for number in targets.split()}
-    builder = GradientGraphBuilder((folder / "model.onnx").read_bytes(), {loss}, wanted, loss)
-    builder.build()
+    builder = built((folder / "model.onnx").read_bytes(), loss, wanted)
+    if builder is None:
+        np.savez(folder / "gradients.npz")
+        return
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(builder.get_model(), options, providers=["CPUExecutionProvider"])

@@ -145,9 +145,8 @@ def test_a_path_that_is_left_severed(hard: Path) -> None:
         surrogates=Surrogates(),
     )
     found = {answer.name: answer for answer in answers}
-    assert {name for name, answer in found.items() if answer.status == "failed"} == {"verdict", "schema"} | (
-        {"autodiff"} if os.environ[VARIABLE].find("pytest") < 0 else set()
-    )
+    assert {name for name, answer in found.items() if answer.status == "failed"} == {"verdict", "autodiff", "schema"}
+    assert found["autodiff"].reason == "the second autodiff gives no gradient to w"
     assert found["schema"].reason == "cut off by the categories of the schemas: w"
 
 
