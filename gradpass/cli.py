@@ -208,9 +208,8 @@ def fix(
         subject, inputs = subject_of(target, data if is_live(target) else None)
         if isinstance(subject, Path):
             from gradpass.api import fix_file
-            from gradpass.live.named import read_arrays
 
-            options["data"] = None if data is None else read_arrays(data)
+            options["data"] = _arrays(data)
             report = fix_file(subject, output, progress=say, **options)
         else:
             report = fix_live(target, subject, inputs, output, progress=say, **options)
@@ -303,13 +302,11 @@ def crosscheck(
 
     Exit status: 0 no check failed, 1 one did, 2 the call or a target is wrong.
     """
-    from gradpass.live.named import read_arrays
     from gradpass.proof import compare
     from gradpass.report.terminal import progress, quiet_tensorflow
 
     with progress("loading both models") as say, quiet_tensorflow():
-        arrays = None if data is None else read_arrays(data)
-        report = compare(original, fixed, entry=entry, mode=mode, data=arrays, progress=say)
+        report = compare(original, fixed, entry=entry, mode=mode, data=_arrays(data), progress=say)
     emit(report, style, output)
     return report.exit_status
 
@@ -393,6 +390,15 @@ def demo(folder: Path | None) -> int:
 
     with quiet_tensorflow():
         return run(folder, sys.stdout)
+
+
+def _arrays(data: Path | None) -> dict[str, Any] | None:
+    """What a FILE.npz holds."""
+    if data is None:
+        return None
+    from gradpass.live.named import read_arrays
+
+    return read_arrays(data)
 
 
 def _pair(text: str) -> tuple[str, str]:

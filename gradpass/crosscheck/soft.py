@@ -4,7 +4,8 @@ A bridge leaves nothing of its surrogate in the forward pass. Written with the g
 every soft function there, as `hard - (stop_gradient(z) - z)`. Each `StopGradient` becomes an input here, fed with its
 value at the point; so do the variables. What is left is an ordinary function whose derivative at the point is, by the
 definition of the straight-through estimator, the gradient that the repaired model should have, and that needs no
-gradient machinery of TensorFlow to be looked at.
+gradient machinery of TensorFlow to be looked at. What makes floats of integers, truth values or strings is held fast
+as well: no gradient of TensorFlow's passes it, though a number that was printed and read again may well be smooth.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gradpass.crosscheck.check import Skip
+from gradpass.crosscheck.check import Skip, attempt
 from gradpass.crosscheck.export import Frozen, Tools, freeze, opened, to_onnx
 from gradpass.crosscheck.load import Signature
 
@@ -84,16 +85,23 @@ def soften(
     frozen = freeze(tools, signature)
     if hold and any(node.op in STOPS for function in frozen.graph.library.function for node in function.node_def):
         raise Skip("a stop_gradient inside a loop or branch has another value each time, which no input can hold")
-    used = _used(frozen, hold)
-    variables = {name: variable for name, variable in frozen.variables.items() if name in used}
-    stops = [node.name for node in frozen.graph.node if hold and node.op in STOPS and node.name in used]
-    point = {name: value.numpy() for name, value in inputs.items()}
     held = {name: values.get(id(variable), variable.numpy()) for name, variable in frozen.variables.items()}
+    running = _Running(frozen, held)
+    used = running.used(hold)
+    variables = {name: variable for name, variable in frozen.variables.items() if name in used}
+    stops = [name for name in used if hold and running.stops(name)]
+    point = {name: value.numpy() for name, value in inputs.items()}
     point |= {f"{name}:0": held[name] for name in variables}
-    point |= dict(zip((f"{name}:0" for name in stops), _values(frozen, held, inputs, stops), strict=True))
+    point |= dict(zip((f"{name}:0" for name in stops), running.values(inputs, stops), strict=True))
     free = {name: _spec(point[f"{name}:0"]) for name in [*variables, *stops]}
     shaped = {tensor.rpartition(":")[0]: _spec(point[name]) for name, tensor in frozen.inputs.items()}
-    model = to_onnx(tools, frozen, opened(frozen, {**free, **shaped}), free)
+    # Known shapes fold more of the graph; of a loop tf2onnx then may leave both int32 and int64, which onnx refuses.
+    exported = attempt(lambda: to_onnx(tools, frozen, opened(frozen, {**free, **shaped}), free))
+    if exported.value is None:
+        exported = attempt(lambda: to_onnx(tools, frozen, opened(frozen, free), free))
+    if exported.value is None:
+        raise Skip(f"it has no export with its variables as inputs: {exported.reason}")
+    model = exported.value
     read = {value.name for value in model.graph.input}
     named = {name: name for name, value in inputs.items() if value.dtype.is_floating}
     trained = {f"{k}:0": v for k, v in variables.items() if v.trainable and v.dtype.is_floating}
@@ -115,33 +123,55 @@ def _spec(value: Any) -> tuple[Any, Any]:
     return tf.dtypes.as_dtype(value.dtype if value.dtype.kind != "O" else "string"), value.shape
 
 
-def _used(frozen: Frozen, hold: bool) -> set[str]:
-    """The nodes that the outputs need; of what is behind a StopGradient, only that one where it is held fast."""
-    nodes = {node.name: node for node in frozen.graph.node}
-    used: set[str] = set()
-    queue = [tensor.partition(":")[0] for tensor in frozen.outputs.values()]
-    while queue:
-        name = queue.pop()
-        if name not in used:
-            used.add(name)
-            if not (hold and nodes[name].op in STOPS):
-                queue += [value.removeprefix("^").partition(":")[0] for value in nodes[name].input]
-    return used
+class _Running:
+    """A frozen graph in TensorFlow, its variables fed."""
 
+    def __init__(self, frozen: Frozen, held: dict[str, Any]) -> None:
+        import tensorflow as tf
 
-def _values(frozen: Frozen, held: dict[str, Any], inputs: dict[str, Any], wanted: list[str]) -> list[Any]:
-    """What these nodes give for these inputs and values of variables, in TensorFlow."""
-    import tensorflow as tf
+        graph = opened(frozen, {name: _spec(value) for name, value in held.items()})
+        self._frozen = frozen
+        self._held = held
+        self._wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
 
-    if not wanted:
-        return []
-    graph = opened(frozen, {name: _spec(value) for name, value in held.items()})
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
-    feeds = [*frozen.inputs.values(), *(f"{name}:0" for name in held)]
-    fetches = [f"{name}:0" for name in wanted]
-    function = wrapped.prune(*([wrapped.graph.as_graph_element(name) for name in names] for names in (feeds, fetches)))
-    values = [inputs[name] for name in frozen.inputs]
-    return [np.asarray(v.numpy()) for v in function(*values, *(tf.convert_to_tensor(v) for v in held.values()))]
+    def used(self, hold: bool) -> list[str]:
+        """The nodes that the outputs need; of what is behind one that is held fast, only that one."""
+        used: dict[str, None] = {}
+        queue = [tensor.partition(":")[0] for tensor in self._frozen.outputs.values()]
+        while queue:
+            name = queue.pop()
+            if name not in used:
+                used[name] = None
+                if not (hold and self.stops(name)):
+                    op = self._wrapped.graph.get_operation_by_name(name)
+                    queue += [before.name for before in (*(value.op for value in op.inputs), *op.control_inputs)]
+        return list(used)
+
+    def stops(self, name: str) -> bool:
+        """Whether no gradient passes a node whatever it computes: it is told so, or makes floats of other things."""
+        import tensorflow as tf
+
+        op = self._wrapped.graph.get_operation_by_name(name)
+        if op.type in STOPS:
+            return True
+        if len(op.outputs) != 1 or not op.inputs or not op.outputs[0].dtype.is_floating:
+            return False
+        return not any(
+            value.dtype.is_floating or value.dtype.is_complex or value.dtype in (tf.variant, tf.resource)
+            for value in op.inputs
+        )
+
+    def values(self, inputs: dict[str, Any], wanted: list[str]) -> list[Any]:
+        """What nodes give for these inputs."""
+        import tensorflow as tf
+
+        if not wanted:
+            return []
+        element = self._wrapped.graph.as_graph_element
+        feeds = [element(name) for name in (*self._frozen.inputs.values(), *(f"{name}:0" for name in self._held))]
+        function = self._wrapped.prune(feeds, [element(f"{name}:0") for name in wanted])
+        given = [inputs[name] for name in self._frozen.inputs]
+        return [np.asarray(v.numpy()) for v in function(*given, *map(tf.convert_to_tensor, self._held.values()))]
 
 
 def _all(graph: Any) -> Iterator[Any]:

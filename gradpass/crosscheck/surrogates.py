@@ -47,12 +47,14 @@ class Surrogates:
 class Told:
     """What TensorFlow says of the fixed model at one sample: gradients by the path of a variable or name of an input.
 
-    Paths of variables begin with a slash; `values` are what the trainable ones had. `promised` are those that the plan
+    Paths of variables begin with a slash; `values` are what the trainable ones had, near to
+    their own, whose elements have these `scales`. `promised` are those that the plan
     promises.
     """
 
     sample: Sample
     values: dict[str, Any]
+    scales: dict[str, float]
     cotangents: dict[str, Any]
     gradients: dict[str, Any]
     promised: set[str]
@@ -64,13 +66,15 @@ class Told:
         if not usable:
             raise Skip("there is no input to check with")
         rng = np.random.default_rng(seed)
-        values = {path: nearby(v.numpy(), rng) for path, v in sources(fixed, signature, {}).items()}
+        variables = {path: v.numpy() for path, v in sources(fixed, signature, {}).items()}
+        values = {path: nearby(value, rng) for path, value in variables.items()}
         best: Told | None = None
         for sample in usable:
             asked = [s for name in promised for s in sources_of(fixed, signature, name, sample.inputs)]
             own = sources(fixed, signature, sample.inputs)
             wanted = {key for key, source in own.items() if any(source is each for each in asked)}
-            told = cls(sample, values, cotangents(sample, rng), {}, wanted).again(fixed, signature)
+            scales = {path: size(value) for path, value in {**variables, **_arrays(sample.inputs)}.items()}
+            told = cls(sample, values, scales, cotangents(sample, rng), {}, wanted).again(fixed, signature)
             if best is None or told.telling > best.telling:
                 best = told
             if best.telling == len(wanted):
@@ -134,6 +138,10 @@ def paths(root: Any) -> dict[int, str]:
                 found[id(child)] = f"{found[id(parent)]}/{name}"
                 queue.append(child)
     return found
+
+
+def _arrays(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.numpy() for name, value in inputs.items() if value.dtype.is_floating}
 
 
 def _dense(gradient: Any) -> Any:
@@ -261,6 +269,7 @@ class _Hand:
             name,
             known.soft,
             known.promised,
+            known.scales(told),
             known.of_one,
             known.gradients(told),
             at,
@@ -282,6 +291,10 @@ class Known:
         self._keys = {t: place[id(soft.variables[t])] if t in soft.variables else t for t in soft.targets}
         self.promised = {target for target, key in self._keys.items() if key in told.promised}
         self.cotangents = {name: told.cotangents[name] for name in soft.outputs}
+
+    def scales(self, told: Told) -> dict[str, float]:
+        """The sizes of the targets' elements as the model has them, by input of this model."""
+        return {target: told.scales.get(key, 1.0) for target, key in self._keys.items()}
 
     def of_one(self, target: str) -> Callable[[Any], float]:
         """The sum with the cotangents as a function of one target, the others at the point."""

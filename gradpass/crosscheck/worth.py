@@ -14,7 +14,7 @@ average a share of (k - 1) / (d - 1) of its square.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +167,7 @@ def check_worth(
     name: str,
     hard: Soft,
     promised: Collection[str],
+    scales: Mapping[str, float],
     values: Callable[[str], Callable[[Any], float]],
     gradients: dict[str, Any],
     at_temperature: Gradient,
@@ -175,7 +176,8 @@ def check_worth(
 ) -> tuple[Check, list[Nowhere]]:
     """Compares gradients (by input of the hard model) of what was promised one with its smoothed ones.
 
-    It goes target by target as far as the time goes, first those that the surrogate says most of. `values` gives
+    It goes target by target as far as the time goes, first those that the surrogate says most of. `scales` are the
+    sizes of their elements, `values` gives
     the hard function of one target at the point; `at_temperature` gives the gradients at another temperature.
     """
     weight = weights(hard, gradients)
@@ -192,12 +194,14 @@ def check_worth(
             break
         share = left / (len(order) - i) / len(RADII)
         value = values(target)
-        found = [cosines[0] for cosines in _at_radii(hard, value, target, [gradients[target]], share, seed)]
+        found = [
+            cosines[0] for cosines in _at_radii(hard, value, target, scales[target], [gradients[target]], share, seed)
+        ]
         if not found:
             flat += 1
         elif max(cosine.top for cosine in found) < 1 - LIMIT:
             lost = max(found, key=lambda cosine: cosine.top)
-            nowhere.append(_advised(hard, value, target, lost, at_temperature, temperatures, seed))
+            nowhere.append(_advised(hard, value, target, scales[target], lost, at_temperature, temperatures, seed))
         else:
             best[target] = max(found, key=lambda cosine: cosine.bottom)
     if nowhere:
@@ -215,7 +219,13 @@ def check_worth(
 
 
 def _at_radii(
-    hard: Soft, value: Callable[[Any], float], target: str, gradients: list[Any], seconds: float, seed: int
+    hard: Soft,
+    value: Callable[[Any], float],
+    target: str,
+    scale: float,
+    gradients: list[Any],
+    seconds: float,
+    seed: int,
 ) -> Iterator[list[Cosine]]:
     """The cosines of gradients at each radius at which the hard function changes."""
     at = hard.point[target].astype(np.float64).ravel()
@@ -223,7 +233,7 @@ def _at_radii(
     def f(moved: Vector) -> float:
         return value(moved.reshape(hard.point[target].shape).astype(hard.point[target].dtype))
 
-    size = float(np.linalg.norm(at)) or float(at.size) ** 0.5
+    size = scale * float(at.size) ** 0.5
     directions = [np.asarray(g, np.float64).ravel() for g in gradients]
     for radius in RADII:
         cosines = smoothed(f, at, directions, radius * size, seconds, seed)
@@ -236,6 +246,7 @@ def _advised(
     hard: Soft,
     value: Callable[[Any], float],
     target: str,
+    scale: float,
     cosine: Cosine,
     at_temperature: Gradient,
     temperatures: Sequence[float],
@@ -244,7 +255,9 @@ def _advised(
     """The same target at other temperatures; one is advised whose interval lies above that of the present one."""
     others = {t: at_temperature(t).get(target) for t in temperatures}
     others = {t: g for t, g in others.items() if g is not None and np.any(g) and np.all(np.isfinite(g))}
-    found = list(_at_radii(hard, value, target, list(others.values()), SECONDS / len(RADII), seed)) if others else []
+    found = (
+        list(_at_radii(hard, value, target, scale, list(others.values()), SECONDS / len(RADII), seed)) if others else []
+    )
     best, at = None, None
     for cosines in found:
         for temperature, each in zip(others, cosines, strict=True):

@@ -169,7 +169,7 @@ def test_a_repair_has_its_plan_and_its_checks() -> None:
     assert "cross-check failed (values): nothing was written" in words
     assert page.words.count("[rank] <unknown>") == 2  # of the plan, and of the finding
     cells = [tag for tag, _ in page.tags if tag == "td"]
-    assert len(cells) == 3 + 2 * 5 + 2 * 4 and "skipped0.0001op Erfc" in page.words and page.count("script") == 0
+    assert len(cells) == 3 + 2 * 7 + 2 * 4 and "skipped0.0001op Erfc" in page.words and page.count("script") == 0
 
 
 def test_an_op_beside_all_ways_has_no_way(tmp_path: Path) -> None:

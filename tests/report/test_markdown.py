@@ -112,12 +112,15 @@ def test_nothing_turns_the_direction_of_reading() -> None:
 
 
 def test_a_repair_has_its_plan_and_its_checks() -> None:
-    rows = [CheckRow("values", "failed", 3.0, 0.0, NASTY), CheckRow("onnx-fixed", "skipped", None, 1e-4, "op Erfc")]
+    rows = [
+        CheckRow("values", "failed", 3.0, 0.0, NASTY),
+        CheckRow("onnx-fixed", "skipped", None, 1e-4, "op Erfc", "rounding", 2.5),
+    ]
     source = render_markdown(declined("[rank] | unknown", rows))
     assert "cross-check failed (values): nothing was written" in source
     found = cells(source)
     assert ["GP102 ArgMax ArgMax", "left as it is: [rank] | unknown", ""] in found
-    assert ["onnx-fixed", "skipped", "", "0.0001", "op Erfc"] in found
+    assert ["onnx-fixed", "skipped", "", "0.0001", "2.5 s", "op Erfc", "rounding"] in found
     assert [row[:4] for row in found if row[0] == "values"] == [["values", "failed", "3", "0"]]
     assert "- fix: none: &#91;rank&#93; &#124; unknown" in source
 
