@@ -17,7 +17,7 @@ from typing import Any
 from gradpass import GradientWarning
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("training.md", "pruning.md")
+PAGES = ("training.md", "pruning.md", "crosscheck.md")
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", re.DOTALL)
 SCRIPT = "train.py"
 
