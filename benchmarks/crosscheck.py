@@ -126,7 +126,8 @@ def agreement(name: str, path: str) -> Agreement:
     from gradpass.crosscheck.autodiff import apart, differentiate, python, with_loss
     from gradpass.crosscheck.export import tools
     from gradpass.crosscheck.load import load_plain
-    from gradpass.crosscheck.surrogates import Known, Told
+    from gradpass.crosscheck.surrogates import Known
+    from gradpass.crosscheck.told import Told
     from gradpass.crosscheck.values import Sample
 
     loaded = load_plain(Path(path))

@@ -8,6 +8,7 @@ that has it.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ VARIABLE = "GRADPASS_AUTODIFF_PYTHON"
 WORKER = Path(__file__).with_name("autodiff_worker.py")
 TIMEOUT = 600.0  # seconds
 LOSS = "gradpass_loss"
+LONGEST = 300  # letters of what it says
 
 # Both hands add float32 in another order, which costs some 1e-6. But among a million relus there is one within rounding
 # of its kink, and it moves the gradients of all that is before it by a thousandth; a fault moves them by all of it.
@@ -125,7 +127,15 @@ def differentiate(interpreter: str, model: Any, soft: Soft) -> dict[str, Any]:
         except (OSError, subprocess.TimeoutExpired) as problem:
             raise Skip(f"{interpreter} with {PACKAGE} did not answer: {problem}") from problem
         if ran.returncode:
-            lines = [line for line in ran.stderr.splitlines() if line.strip()]
-            raise Skip(f"{PACKAGE} cannot differentiate this model: {lines[-1] if lines else 'it said nothing'}")
+            raise Skip(f"{PACKAGE} cannot differentiate this model: {_said(ran.stderr)}")
         with np.load(folder / "gradients.npz") as found:
             return {names[int(key)]: found[key] for key in found.files}
+
+
+def _said(text: str) -> str:
+    """The end of a traceback in short: onnxruntime tells the whole signature of the C++ function first."""
+    unknown = re.search(r"gradient builder has not been registered: (\w+)", text)
+    if unknown is not None:
+        return f"it has no gradient of {unknown[1]}"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1][:LONGEST] if lines else "it said nothing"

@@ -63,6 +63,13 @@ def cotangents(sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
 
 def gradients_of(signature: Signature, inputs: dict[str, Any], sources: Any, cotangents: dict[str, Any]) -> Any:
     """The gradients of a structure of sources under an eager tape, in that structure."""
+    return answered(signature, inputs, sources, cotangents)[0]
+
+
+def answered(
+    signature: Signature, inputs: dict[str, Any], sources: Any, cotangents: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The gradients of a structure of sources under an eager tape, in that structure, and the outputs by name."""
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -74,7 +81,7 @@ def gradients_of(signature: Signature, inputs: dict[str, Any], sources: Any, cot
             # Differences of outputs that are large and alike must not drown in the sum.
             product = tf.reduce_sum(value * tf.cast(cotangent, value.dtype))
             loss += tf.cast(tf.math.real(product), tf.float64)
-    return tape.gradient(loss, sources)
+    return tape.gradient(loss, sources), outputs
 
 
 def sources_of(loaded: Loaded, signature: Signature, target: str, inputs: dict[str, Any]) -> list[Any]:

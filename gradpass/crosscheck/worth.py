@@ -16,11 +16,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gradpass.crosscheck.check import Check, Skip
+from gradpass.crosscheck.check import Check, Skip, attempt
 from gradpass.crosscheck.soft import Soft, weights
 
 RADII = (1.0, 0.3, 0.1)  # of the disturbance, in parts of the target's norm: no surrogate says which one it means
@@ -210,7 +211,7 @@ def check_worth(
         return Check(name, "failed", 1 - nowhere[0].cosine.value, LIMIT, reason, LIMIT_FROM), nowhere
     sure = {target: cosine for target, cosine in best.items() if cosine.bottom > 1 - LIMIT}
     if not sure:
-        told = f"the hard function hardly changes where {flat} targets are disturbed" if flat else ""
+        told = f"where {flat} targets are disturbed the hard function hardly changes, or cannot be run" if flat else ""
         unsure = f"{len(best)} targets would need more samples than there is time for" if best else ""
         raise Skip("; ".join(filter(None, [told, unsure])))
     worst = min(sure, key=lambda target: sure[target].value)
@@ -236,10 +237,12 @@ def _at_radii(
     size = scale * float(at.size) ** 0.5
     directions = [np.asarray(g, np.float64).ravel() for g in gradients]
     for radius in RADII:
-        cosines = smoothed(f, at, directions, radius * size, seconds, seed)
-        if any(cosine is None for cosine in cosines):
+        tried = attempt(partial(smoothed, f, at, directions, radius * size, seconds, seed))
+        if tried.value is None:
+            continue  # an index out of its range, or as many values as these data have: perhaps not so near by
+        if any(cosine is None for cosine in tried.value):
             return  # a smaller disturbance changes even less
-        yield [cosine for cosine in cosines if cosine is not None]
+        yield [cosine for cosine in tried.value if cosine is not None]
 
 
 def _advised(
