@@ -64,7 +64,10 @@ def crosscheck(
             # runs it: gradients come first, of all entries.
             asked = [pair.asked(promised.get(pair.entry, []), mode, progress) for pair in pairs]
             hands = Hands(paths, loaded.value, surrogates, nowhere if nowhere is not None else [], seed)
-            told = [hands.ask(pair.entry, pair.kept, promised.get(pair.entry, [])) for pair in pairs]
+            told = [
+                hands.ask(pair.entry, pair.kept, promised.get(pair.entry, []), values[0])
+                for pair, (values, _) in zip(pairs, asked, strict=True)
+            ]
             answers = [
                 [
                     *values,

@@ -57,12 +57,17 @@ class Hands:
         self._nowhere = nowhere
         self._seed = seed
 
-    def ask(self, entry: str, samples: list[Sample], promised: list[str]) -> Outcome[Told]:
-        """Asks TensorFlow for the gradients of an entry, before anything of it is exported."""
+    def ask(self, entry: str, samples: list[Sample], promised: list[str], values: Check) -> Outcome[Told]:
+        """Asks TensorFlow for the gradients of an entry, before anything of it is exported.
+
+        `samples` are those of the check of `values`; where that could not be made, other hands have nothing to go by.
+        """
 
         def told() -> Told:
             if self._surrogates is None or not promised:
                 raise Skip("the plan promises no gradient to this entry")
+            if values.status == "skipped":
+                raise Skip(str(values.reason))
             return Told.asked(self._fixed, self._fixed.signature(entry, "fixed model"), samples, promised, self._seed)
 
         return attempt(told)
