@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -437,3 +438,31 @@ def test_check_asks_the_version_that_one_chooses(models: Path) -> None:
     own = runner.invoke(cli.commands, ["check", str(models / "severed"), "--format", "json"])
     assert json.loads(own.output)["tensorflow_table"] == ".".join(tf.__version__.split(".")[:2])
     assert cli.main(["check", str(models / "severed"), "--tensorflow", "2.7"]) == 2
+
+
+def test_crosscheck_tells_in_every_way(models: Path, tmp_path: Path) -> None:
+    fixed = tmp_path / "fixed"
+    assert Ran("fix", models / "severed", "-o", fixed, "--no-crosscheck").status == 0
+    data = tmp_path / "data.npz"
+    make_data(models / "severed", data)
+    page = tmp_path / "page.html"
+    assert Ran("crosscheck", models / "severed", fixed, "--data", data, "--format", "html", "-o", page).status == 0
+    text = page.read_text("utf-8")
+    assert all(f"<td>{name}</td>" in text for name in ("values", "onnx-fixed", "derivative", "schema", "worth"))
+    assert "no check failed; " in text and "where the limit comes from" in text
+    told = json.loads(Ran("crosscheck", models / "severed", fixed, "--format", "json").out)
+    assert told["diagnostics"] == [] and len(told["crosscheck"]) == 8
+    np.savez(data, other=np.zeros(3))
+    assert error("crosscheck", models / "severed", fixed, "--data", data).startswith("the data are called other;")
+    again = tmp_path / "again"
+    assert error("fix", models / "severed", "-o", again, "--data", data).startswith("the data are called other;")
+    assert not again.exists()
+
+
+def make_data(model: Path, path: Path) -> Path:
+    """One batch for a model, by the names of its inputs."""
+    signature = tf.saved_model.load(str(model)).signatures["serving_default"]
+    specs = signature.structured_input_signature[1]
+    rng = np.random.default_rng(0)
+    np.savez(path, **{name: rng.normal(size=[size or 5 for size in spec.shape]) for name, spec in specs.items()})
+    return path
