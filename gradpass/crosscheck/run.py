@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,19 +64,19 @@ def crosscheck(
             # TensorFlow no longer differentiates a loaded loop that was first run inside another function, as an export
             # runs it: gradients come first, of all entries.
             asked = [pair.asked(promised.get(pair.entry, []), mode, progress) for pair in pairs]
-            hands = Hands(paths, loaded.value, surrogates, nowhere if nowhere is not None else [], seed)
-            told = [
-                hands.ask(pair.entry, pair.kept, promised.get(pair.entry, []), values[0])
-                for pair, (values, _) in zip(pairs, asked, strict=True)
-            ]
-            answers = [
-                [
-                    *values,
-                    *pair.exported(values, (alike or {}).get(pair.entry), progress),
-                    *verdict,
-                    *hands.rows(pair.entry, each, progress),
+            others: list[Callable[[], list[Check]]] = [list] * len(pairs)
+            if surrogates is not None:
+                hands = Hands(paths, loaded.value, surrogates, [] if nowhere is None else nowhere, seed)
+                told = [
+                    hands.ask(pair.entry, pair.kept, promised.get(pair.entry, []), values[0])
+                    for pair, (values, _) in zip(pairs, asked, strict=True)
                 ]
-                for pair, (values, verdict), each in zip(pairs, asked, told, strict=True)
+                others = [
+                    partial(hands.rows, pair.entry, each, progress) for pair, each in zip(pairs, told, strict=True)
+                ]
+            answers = [
+                [*values, *pair.exported(values, (alike or {}).get(pair.entry), progress), *verdict, *other()]
+                for pair, (values, verdict), other in zip(pairs, asked, others, strict=True)
             ]
         for entry, several in zip(entries, answers, strict=True):
             suffix = f" of {entry}" if len(entries) > 1 else ""

@@ -47,15 +47,15 @@ class Hands:
         self,
         paths: tuple[Path, Path],
         loaded: tuple[Loaded, Loaded],
-        surrogates: Surrogates | None,
+        surrogates: Surrogates,
         nowhere: list[Nowhere],
         seed: int,
     ) -> None:
-        self._paths = paths
-        self._original, self._fixed = loaded
-        self._surrogates = surrogates
-        self._nowhere = nowhere
-        self._seed = seed
+        self.paths = paths
+        self.original, self.fixed = loaded
+        self.surrogates = surrogates
+        self.nowhere = nowhere
+        self.seed = seed
 
     def ask(self, entry: str, samples: list[Sample], promised: list[str], values: Check) -> Outcome[Told]:
         """Asks TensorFlow for the gradients of an entry, before anything of it is exported.
@@ -64,18 +64,16 @@ class Hands:
         """
 
         def told() -> Told:
-            if self._surrogates is None or not promised:
+            if not promised:
                 raise Skip("the plan promises no gradient to this entry")
             if values.status == "skipped":
                 raise Skip(str(values.reason))
-            return Told.asked(self._fixed, self._fixed.signature(entry, "fixed model"), samples, promised, self._seed)
+            return Told.asked(self.fixed, self.fixed.signature(entry, "fixed model"), samples, promised, self.seed)
 
         return attempt(told)
 
     def rows(self, entry: str, told: Outcome[Told], progress: Callable[[str], None]) -> list[Check]:
-        """All checks of an entry; one that cannot answer is skipped or failed by itself. None without surrogates."""
-        if self._surrogates is None:
-            return []
+        """All checks of an entry; one that cannot answer is skipped or failed by itself."""
         if told.value is None:
             status: Status = "skipped" if isinstance(told.problem, Skip) else "failed"
             return [Check(name, status, reason=told.reason) for name in NAMES]
@@ -90,13 +88,12 @@ class Hands:
     @cached_property
     def soft(self) -> Outcome[Loaded]:
         """The model that has the surrogates in its forward pass."""
-        assert self._surrogates is not None
-        pb, reason = self._surrogates.pb, self._surrogates.reason
+        pb, reason = self.surrogates.pb, self.surrogates.reason
 
         def load() -> Loaded:
             if reason is not None:
                 raise Skip(reason)
-            return self._fixed if pb is None else load_bytes(self._paths[0], pb)
+            return self.fixed if pb is None else load_bytes(self.paths[0], pb)
 
         return attempt(load)
 
@@ -130,7 +127,7 @@ class _Hand:
         """TensorFlow's gradient against differences."""
         known = self._softened.given()
         return check_derivative(
-            name, self._tools, known.soft, known.gradients(self._told), known.cotangents, self._hands._seed
+            name, self._tools, known.soft, known.gradients(self._told), known.cotangents, self._hands.seed
         )
 
     def autodiff(self, name: str) -> Check:
@@ -148,15 +145,13 @@ class _Hand:
     def worth(self, name: str) -> Check:
         """TensorFlow's gradient against the smoothed one of the hard function."""
         hands, told = self._hands, self._told
-        surrogates = hands._surrogates
-        assert surrogates is not None
-        signature = hands._original.signature(self._entry, "original")
-        known = Known(self._tools, signature, hands._original, told, hold=False)
+        surrogates, seed = hands.surrogates, hands.seed
+        signature = hands.original.signature(self._entry, "original")
+        known = Known(self._tools, signature, hands.original, told, hold=False)
 
         def at(temperature: float) -> dict[str, Any]:
-            assert surrogates is not None
             assert surrogates.at is not None
-            other = load_bytes(hands._paths[1], surrogates.at(temperature))
+            other = load_bytes(hands.paths[1], surrogates.at(temperature))
             signature = other.signature(self._entry, "fixed model")
             return known.gradients(told.again(other, signature))
 
@@ -169,9 +164,9 @@ class _Hand:
             known.gradients(told),
             at,
             [surrogates.temperature * factor for factor in FACTORS] if surrogates.at else [],
-            hands._seed,
+            seed,
         )
-        hands._nowhere += found
+        hands.nowhere += found
         return check
 
 
