@@ -29,7 +29,7 @@ LIMIT_FROM = {
     NARROW: "rounding and kinks in differences of float32: this model has ops that onnxruntime has in float32 only",
 }
 STEPS = {WIDE: (1e-5, 1e-6, 1e-7), NARROW: (1e-4, 1e-3, 1e-2)}  # in parts of a target's own size
-SECONDS = 3.0  # after which no further direction is begun
+SECONDS = 2.0  # after which no further direction is begun
 CLEAR = 3.0  # times the error of a derivative: what is farther off than the limit, but not than this, is not clear
 ALONE = 16  # single targets at most
 

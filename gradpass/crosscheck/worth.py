@@ -29,7 +29,7 @@ RANDOM = 8  # directions beside those in question
 BLOCKS = 8  # of the jackknife
 LOOKS = (8, 48, 96, 192, 384, 768, 1536, 3072, 6144)  # numbers of pairs after which to look whether it is clear
 FEWEST = 48  # the jackknife of fewer pairs says little; before that only whether anything changes at all
-SECONDS = 5.0  # for all targets
+SECONDS = 4.0  # for all targets
 CONFIDENCE = 4.0  # standard errors, of an estimate by few blocks that is looked at several times
 
 # In a space of many dimensions two random directions have a cosine of nearly 0, and one of 0.05 still goes downhill.
