@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gradpass.crosscheck.export import Tools
 
 LACKING = "NOT_IMPLEMENTED"  # how onnxruntime says that it has no kernel of that op and dtype
@@ -34,5 +36,5 @@ class Runner:
 
     def run(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs by name; what the model does not read of `feed` is left aside."""
-        values = self._session.run(self.outputs, {name: feed[name] for name in self.inputs})
+        values = self._session.run(self.outputs, {name: np.asarray(feed[name]) for name in self.inputs})
         return dict(zip(self.outputs, values, strict=True))

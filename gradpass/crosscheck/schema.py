@@ -33,6 +33,10 @@ def check_schema(name: str, tools: Tools, soft: Soft, promised: Collection[str])
     ops = sorted({op for gaps in through.values() for op in gaps})
     if not cut and len(through) == len(asked):
         raise Skip(f"every path goes through {', '.join(ops)}, of which the schemas say nothing")
+    if cut and soft.unlike:
+        raise Skip(
+            f"{', '.join(soft.unlike[:3])} has a gradient that is in no schema, and cuts off {', '.join(cut[:5])}"
+        )
     gaps = f"{len(through)} of {len(asked)} targets only through {', '.join(ops)}, of which the schemas say nothing"
     reason = f"cut off by the categories of the schemas: {', '.join(cut[:5])}"
     return judged(name, float(len(cut)), 0.0, reason, LIMIT_FROM, gaps if through else None)

@@ -74,6 +74,12 @@ def weights(soft: Soft, gradients: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def flat(soft: Soft, gradients: dict[str, Any], cotangents: dict[str, Any], tiny: float) -> bool:
+    """Whether all gradients together move the outputs by less than this, if these are of the size of 1."""
+    moved = sum(weight**2 for weight in weights(soft, gradients).values()) ** 0.5
+    return bool(moved < tiny * sum(float(np.abs(c).sum()) for c in cotangents.values()))
+
+
 def soften(
     tools: Tools, signature: Signature, inputs: dict[str, Any], values: dict[int, Any], hold: bool = True
 ) -> Soft:

@@ -77,7 +77,7 @@ def nearby(value: Any, rng: np.random.Generator) -> Any:
     At the point where training starts, with its zeros and ones, whole channels stand exactly on the kink of a relu, of
     which libraries take one side or the other.
     """
-    return (value + NEARBY * size(value) * rng.standard_normal(value.shape)).astype(value.dtype)
+    return np.asarray(value + NEARBY * size(value) * rng.standard_normal(value.shape), value.dtype)
 
 
 @contextmanager
