@@ -7,6 +7,7 @@ that has it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ import numpy as np
 
 from gradpass.crosscheck.check import Check, Skip, judged
 from gradpass.crosscheck.export import Tools
-from gradpass.crosscheck.soft import FLOOR, Soft, flat, size, weights
+from gradpass.crosscheck.soft import Soft, flat, floors, size
 
 PACKAGE = "onnxruntime-training"
 VARIABLE = "GRADPASS_AUTODIFF_PYTHON"
@@ -70,9 +71,10 @@ def check_autodiff(
         if soft.unlike:
             raise Skip(f"TensorFlow differentiates {', '.join(soft.unlike[:3])} in a way of its own; {told}")
         return Check(name, "failed", reason=told, limit=LIMIT, limit_from=LIMIT_FROM)
-    least = FLOOR * max(weights(soft, gradients).values())
+    floor = floors(soft, gradients, promised)
     figures = {
-        label: apart(gradients.get(t), others.get(t), least / size(soft.point[t])) for t, label in soft.targets.items()
+        label: apart(gradients.get(t), others.get(t), floor[t] / size(soft.point[t]))
+        for t, label in soft.targets.items()
     }
     worst = max(figures.values(), default=0.0)
     wrong = sorted((label for label, figure in figures.items() if not figure <= LIMIT), key=lambda w: -figures[w])
@@ -86,6 +88,8 @@ def apart(one: Any, other: Any, least: float = 0.0) -> float:
     """How far two gradients are apart, by norm, in parts of the larger or of `least`; None is a gradient of zeros."""
     a, b = (np.zeros(()) if g is None else np.asarray(g, np.float64) for g in (one, other))
     norm = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)), least)
+    if not np.isfinite(norm):
+        return math.inf
     return float(np.linalg.norm(a - b)) / norm if norm else 0.0
 
 

@@ -8,7 +8,7 @@ what the rounding of f can do, which grows with 1/h (Numerical Recipes, section 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,8 @@ from gradpass.crosscheck.check import Check, Skip, attempt, judged
 from gradpass.crosscheck.double import doubled
 from gradpass.crosscheck.export import Tools
 from gradpass.crosscheck.runtime import Runner
-from gradpass.crosscheck.soft import FLOOR, Soft, flat, size, weights
+from gradpass.crosscheck.soft import Soft, coarse, flat, floors, size, weights
+from gradpass.crosscheck.values import deviation
 
 # TensorFlow's gradient has the rounding of float32 through the depth of the network. Differences in float32 have that
 # and their own, and a network of a million relus has kinks in any interval. A wrong sign or factor is off by 1.
@@ -32,6 +33,8 @@ STEPS = {WIDE: (1e-5, 1e-6, 1e-7), NARROW: (1e-4, 1e-3, 1e-2)}  # in parts of a 
 # Of the outputs: onnxruntime's sigmoid near 1 keeps no more in its type, and near 0 is 1 less that.
 TINY = {WIDE: 1e-12, NARROW: 1e-6}
 SECONDS = 2.0  # after which no further direction is begun
+ALONG = 2.0  # standard deviations
+CLOSE = 1e-3  # of an output's range
 CLEAR = 3.0  # times the error of a derivative: what is farther off than the limit, but not than this, is not clear
 ALONE = 16  # single targets at most
 
@@ -51,14 +54,24 @@ def summed(outputs: dict[str, Any], cotangents: dict[str, Any]) -> float:
     return float(sum(np.vdot(c, outputs[name].astype(np.float64)) for name, c in cotangents.items()))
 
 
+def _alike(single: Runner, double: Runner, point: Point, names: Collection[str]) -> bool:
+    """Whether a model and its copy in float64 give the same at a point, up to rounding."""
+    wide = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in point.items()}
+    one, other = single.run(point), double.run(wide)
+    return all(deviation([one[name]], [other[name]]) <= CLOSE for name in names)
+
+
 class Function:
     """A model's sum with cotangents, of its inputs; in float64 where onnxruntime has all of its ops in that."""
 
     def __init__(self, tools: Tools, soft: Soft, cotangents: dict[str, Any]) -> None:
         doubling = attempt(lambda: Runner(tools, doubled(tools, soft.model), reference=False))
         self.limit = NARROW if doubling.value is None else WIDE
-        self._runner = doubling.value or Runner(tools, soft.model)
+        single = Runner(tools, soft.model)
         self._cotangents = cotangents
+        if doubling.value is not None and not _alike(single, doubling.value, soft.point, cotangents):
+            self.limit = NARROW  # in float64 a hard step may fall on the other side
+        self._runner = doubling.value if doubling.value is not None and self.limit == WIDE else single
         # What float64 runs on is float64; what is float64 in the model stays so in any case.
         self.dtype = np.float64 if self.limit == WIDE else np.float32
         self.point = {name: self._typed(value) for name, value in soft.point.items()}
@@ -91,25 +104,34 @@ class Function:
 
 
 def check_derivative(
-    name: str, tools: Tools, soft: Soft, gradients: dict[str, Any], cotangents: dict[str, Any], seed: int
+    name: str,
+    tools: Tools,
+    soft: Soft,
+    gradients: dict[str, Any],
+    cotangents: dict[str, Any],
+    promised: Collection[str],
+    seed: int,
 ) -> Check:
     """Compares gradients (by input of the soft model, None where TensorFlow has none) along random directions."""
     if not soft.targets:
         raise Skip("nothing that can be differentiated reaches a float output of the soft graph")
+    if coarse(tools, soft):
+        raise Skip("a part of it computes in 16 bits, in which the steps of differences are none")
     function = Function(tools, soft, cotangents)
     if flat(soft, gradients, cotangents, TINY[function.limit]) and any(g is not None for g in gradients.values()):
         raise Skip("the gradient is smaller here than the rounding of functions that saturate")
     rng = np.random.default_rng(seed)
     limit = function.limit
-    weight = weights(soft, gradients)
+    floor, weight = floors(soft, gradients, promised), weights(soft, gradients)
     worst, unsure, sure = 0.0, 0, 0
     wrong: dict[str, float] = {}
     for targets in _directions(list(soft.targets), rng):
         # A fault shows along every direction, a kink within rounding only along one.
         answers: list[float | None] = []
         while len(answers) < 2 and (not answers or (answers[-1] is not None and not answers[-1] <= limit)):
-            direction = {t: rng.standard_normal(soft.point[t].shape) * size(soft.point[t]) for t in targets}
-            answers.append(_compared(function, direction, gradients, weight, limit))
+            direction = {t: _direction(soft.point[t], gradients.get(t), rng) for t in targets}
+            least = max(min(floor[t] for t in targets), sum(weight[t] ** 2 for t in targets) ** 0.5)
+            answers.append(_compared(function, direction, gradients, least, limit))
         known = [answer for answer in answers if answer is not None]
         if not known:
             unsure += 1
@@ -129,6 +151,14 @@ def check_derivative(
     return judged(name, worst, limit, reason, LIMIT_FROM[limit], ran)
 
 
+def _direction(value: Any, gradient: Any, rng: np.random.Generator) -> Any:
+    """A random direction with a part along the gradient: one that is across it by chance would tell nothing."""
+    v = rng.standard_normal(value.shape)
+    if gradient is not None and np.any(gradient):
+        v = v + ALONG * gradient.astype(np.float64) / float(np.linalg.norm(gradient))
+    return v * size(value)
+
+
 def _directions(targets: list[str], rng: np.random.Generator) -> Iterator[list[str]]:
     """All targets at once, then one by one: in random order as far as the time goes, so that no end is always cut."""
     started = time.monotonic()
@@ -140,12 +170,14 @@ def _directions(targets: list[str], rng: np.random.Generator) -> Iterator[list[s
 
 
 def _compared(
-    function: Function, direction: Point, gradients: dict[str, Any], weight: dict[str, float], limit: float
+    function: Function, direction: Point, gradients: dict[str, Any], least: float, limit: float
 ) -> float | None:
-    """How far both derivatives along a direction are apart, in parts of their size; None where steps do not agree."""
+    """How far both derivatives along a direction are apart, in parts of their size; None where steps do not agree.
+
+    They are not taken for smaller than `least`.
+    """
     known = {target: gradients[target] for target in direction if gradients.get(target) is not None}
     told = sum(float(np.vdot(g.astype(np.float64), direction[target])) for target, g in known.items())
-    least = max(FLOOR * max(weight.values()), sum(weight[target] ** 2 for target in direction) ** 0.5)
     best = Slope(0.0, float("inf"))
     for step in STEPS[limit]:
         slope = function.slope(direction, step)

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradpass.crosscheck.check import Check, Skip, judged
 from gradpass.crosscheck.load import Loaded, Signature
+from gradpass.crosscheck.near import assigned, nearby, sources
 from gradpass.crosscheck.values import Sample
 
 # A surrogate can be zero by data (a unit that is off, a tie), seldom for several random inputs and cotangents.
@@ -21,12 +22,33 @@ def check_promises(
 ) -> Check:
     """Differentiates the signature under an eager tape; every promised variable must get something.
 
-    Cotangents are random. Ones would not do: the sum of a softmax is constant.
+    Cotangents are random. Ones would not do: the sum of a softmax is constant. Where a gradient is zero the variables
+    are moved a little: behind a layer that starts with zeros every gradient is zero, and the repair is right.
     """
     rng = np.random.default_rng(seed)
     wanted = Counter(promised)
     flowing: dict[str, set[int]] = {target: set() for target in wanted}
     seen: dict[str, str] = dict.fromkeys(wanted, "is no variable or input of this signature")
+    _ask(loaded, signature, wanted, samples, rng, flowing, seen)
+    if "zero" in {seen[target] for target, n in wanted.items() if len(flowing[target]) < n}:
+        variables = sources(loaded, signature, {})
+        with assigned(variables, {path: nearby(v.numpy(), rng) for path, v in variables.items()}):
+            _ask(loaded, signature, wanted, samples, rng, flowing, seen)
+    starved = {target: n - len(flowing[target]) for target, n in wanted.items() if len(flowing[target]) < n}
+    told = ", ".join(f"{target} ({seen[target]})" for target in starved)
+    return judged(name, float(sum(starved.values())), 0.0, told, LIMIT_FROM)
+
+
+def _ask(
+    loaded: Loaded,
+    signature: Signature,
+    wanted: Counter[str],
+    samples: list[Sample],
+    rng: np.random.Generator,
+    flowing: dict[str, set[int]],
+    seen: dict[str, str],
+) -> None:
+    """Notes in `flowing` which variables of a name got something, and in `seen` what the others got."""
     for sample in (s for s in samples if not s.edge for _ in range(COTANGENTS)):
         for target, gradients in _gradients(loaded, signature, wanted, sample, rng).items():
             for i, gradient in enumerate(gradients):
@@ -37,9 +59,6 @@ def check_promises(
                     seen[target] = answer
         if not any(len(flowing[target]) < n for target, n in wanted.items()):
             break
-    starved = {target: n - len(flowing[target]) for target, n in wanted.items() if len(flowing[target]) < n}
-    told = ", ".join(f"{target} ({seen[target]})" for target in starved)
-    return judged(name, float(sum(starved.values())), 0.0, told, LIMIT_FROM)
 
 
 def _gradients(

@@ -10,14 +10,14 @@ as well: no gradient of TensorFlow's passes it, though a number that was printed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradpass.crosscheck.check import Skip, attempt
-from gradpass.crosscheck.export import Frozen, Tools, freeze, opened, to_onnx
+from gradpass.crosscheck.export import Frozen, Tools, freeze, nodes, opened, to_onnx
 from gradpass.crosscheck.load import Signature
 
 STOPS = ("StopGradient", "PreventGradient")
@@ -44,7 +44,8 @@ class Soft:
 
 
 # A target whose gradient moves the loss this much less than the largest one does: rounding, not to be compared.
-FLOOR = 1e-3
+# Of what was promised there is less to be spared: float32 gives it some digits yet.
+FLOOR, PROMISED = 1e-3, 1e-4
 
 
 def bound(tools: Tools, soft: Soft, free: str) -> Any:
@@ -74,6 +75,24 @@ def weights(soft: Soft, gradients: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def floors(soft: Soft, gradients: dict[str, Any], promised: Collection[str]) -> dict[str, float]:
+    """By target the weight under which its gradient is no more than the rounding of others."""
+    largest = max(weights(soft, gradients).values(), default=0.0)
+    return {target: largest * (PROMISED if target in promised else FLOOR) for target in soft.targets}
+
+
+def coarse(tools: Tools, soft: Soft) -> bool:
+    """Whether a part of the model computes in 16 bits, in which small steps are none."""
+    types = tools.onnx.TensorProto
+    narrow = (types.FLOAT16, types.BFLOAT16)
+    graph = soft.model.graph
+    return (
+        any(value.type.tensor_type.elem_type in narrow for value in (*graph.input, *graph.output))
+        or any(value.data_type in narrow for value in graph.initializer)
+        or any(a.i in narrow for node in nodes(graph) for a in node.attribute if a.name in ("to", "dtype"))
+    )
+
+
 def flat(soft: Soft, gradients: dict[str, Any], cotangents: dict[str, Any], tiny: float) -> bool:
     """Whether all gradients together move the outputs by less than this, if these are of the size of 1."""
     moved = sum(weight**2 for weight in weights(soft, gradients).values()) ** 0.5
@@ -88,7 +107,13 @@ def soften(
     `values` are those that variables have at the point, by the ids of the variables; the others have their own.
     Without `hold` what is behind a StopGradient is not held fast: of a hard model it is the hard function itself.
     """
-    frozen = freeze(tools, signature)
+    frozen = attempt(lambda: freeze(tools, signature))
+    if frozen.value is None:
+        raise Skip(f"its graph cannot be frozen: {frozen.reason}")
+    return _softened(tools, frozen.value, inputs, values, hold)
+
+
+def _softened(tools: Tools, frozen: Frozen, inputs: dict[str, Any], values: dict[int, Any], hold: bool) -> Soft:
     if hold and any(node.op in STOPS for function in frozen.graph.library.function for node in function.node_def):
         raise Skip("a stop_gradient inside a loop or branch has another value each time, which no input can hold")
     held = {name: values.get(id(variable), variable.numpy()) for name, variable in frozen.variables.items()}
@@ -98,7 +123,10 @@ def soften(
     stops = [name for name in used if hold and running.stops(name)]
     point = {name: value.numpy() for name, value in inputs.items()}
     point |= {f"{name}:0": held[name] for name in variables}
-    point |= dict(zip((f"{name}:0" for name in stops), running.values(inputs, stops), strict=True))
+    fast = attempt(lambda: running.values(inputs, stops))
+    if fast.value is None:
+        raise Skip(f"what TensorFlow holds fast cannot be computed on its own: {fast.reason}")
+    point |= dict(zip((f"{name}:0" for name in stops), fast.value, strict=True))
     free = {name: _spec(point[f"{name}:0"]) for name in [*variables, *stops]}
     shaped = {tensor.rpartition(":")[0]: _spec(point[name]) for name, tensor in frozen.inputs.items()}
     # Known shapes fold more of the graph; of a loop tf2onnx then may leave both int32 and int64, which onnx refuses.

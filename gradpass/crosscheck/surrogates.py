@@ -13,10 +13,11 @@ from gradpass.crosscheck.check import Check, Outcome, Skip, Status, attempt, gua
 from gradpass.crosscheck.differences import check_derivative, summed
 from gradpass.crosscheck.export import Tools, tools
 from gradpass.crosscheck.load import Loaded, Signature, load_bytes
+from gradpass.crosscheck.near import paths
 from gradpass.crosscheck.runtime import Runner
 from gradpass.crosscheck.schema import check_schema
 from gradpass.crosscheck.soft import bound, soften
-from gradpass.crosscheck.told import Told, paths
+from gradpass.crosscheck.told import Told
 from gradpass.crosscheck.values import Sample, deviation
 from gradpass.crosscheck.worth import Nowhere, check_worth
 
@@ -127,7 +128,13 @@ class _Hand:
         """TensorFlow's gradient against differences."""
         known = self._softened.given()
         return check_derivative(
-            name, self._tools, known.soft, known.gradients(self._told), known.cotangents, self._hands.seed
+            name,
+            self._tools,
+            known.soft,
+            known.gradients(self._told),
+            known.cotangents,
+            known.promised,
+            self._hands.seed,
         )
 
     def autodiff(self, name: str) -> Check:
@@ -177,19 +184,22 @@ class Known:
         place = paths(loaded.root)
         values = {number: told.values[path] for number, path in place.items() if path in told.values}
         self._tools = tools
-        self.soft = soft = soften(tools, signature, told.sample.inputs, values, hold)
-        if hold:
-            self._compare(told)
+        self.soft = soft = soften(tools, signature, told.inputs, values, hold)
         self._keys = {t: place[id(soft.variables[t])] if t in soft.variables else t for t in soft.targets}
         self.promised = {target for target, key in self._keys.items() if key in told.promised}
-        self.cotangents = {name: told.cotangents[name] for name in soft.outputs}
+        self.cotangents = {name: cotangent for name, cotangent in told.cotangents.items() if name in soft.outputs}
+        if not self.cotangents:
+            raise Skip("its export, with its variables as inputs, has no output of floats")
+        self._compare(told if hold else None)
 
-    def _compare(self, told: Told) -> None:
-        """Skip where the export computes something else than TensorFlow did at the point."""
+    def _compare(self, told: Told | None) -> None:
+        """Skip where the export does not run, or computes something else than TensorFlow did at the point."""
         ran = attempt(lambda: Runner(self._tools, self.soft.model).run(self.soft.point))
         if ran.value is None:
             raise Skip(f"its export, with its variables as inputs, does not run: {ran.reason}")
-        apart = {name: deviation([told.outputs[name]], [ran.value[name]]) for name in self.soft.outputs}
+        if told is None:
+            return
+        apart = {name: deviation([told.outputs[name]], [ran.value[name]]) for name in self.cotangents}
         worst = max(apart, key=lambda name: apart[name], default=None)
         if worst is not None and not apart[worst] <= CLOSE:
             told_as = f"{worst} by {apart[worst]:.2g} of its range"
