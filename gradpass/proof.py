@@ -68,6 +68,9 @@ def prove(
         nowhere=nowhere,
         data=data,
     )
+    for check in checks:
+        if data is not None and check.name.startswith("values") and "does not accept the data" in (check.reason or ""):
+            raise GradpassError(str(check.reason))
     return Proof([CheckRow.of(check) for check in checks], told(before, nowhere))
 
 
@@ -150,6 +153,14 @@ def compare(
     if data is not None:
         refuse_other_inputs(savedmodel.read(original), entry, data)
     proof = prove(original, fixed, before, after, mode, progress, data=data)
+    starved = [target.name for entry in before.entries for target in entry.targets if target.starved]
+    if starved and all("promises no gradient" in (row.reason or "") for row in proof.rows if "verdict" in row.name):
+        for row in proof.rows:
+            if row.name.startswith("verdict"):
+                row.status = "failed"
+                row.reason = (
+                    f"nothing that starves in the original has a gradient in the other: {whom(starved, 'target')}"
+                )
     after.diagnostics += proof.findings
     return CrosscheckReport(before, after, [], proof.rows, None)
 

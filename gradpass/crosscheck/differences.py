@@ -115,6 +115,10 @@ def check_derivative(
     """Compares gradients (by input of the soft model, None where TensorFlow has none) along random directions."""
     if not soft.targets:
         raise Skip("nothing that can be differentiated reaches a float output of the soft graph")
+    endless = [soft.targets[t] for t, g in gradients.items() if g is not None and not np.isfinite(g).all()]
+    if endless:
+        told = f"TensorFlow's gradient is not finite: {', '.join(endless[:5])}"
+        return Check(name, "failed", None, WIDE, told, LIMIT_FROM[WIDE])
     if coarse(tools, soft):
         raise Skip("a part of it computes in 16 bits, in which the steps of differences are none")
     function = Function(tools, soft, cotangents)

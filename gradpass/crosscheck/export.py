@@ -12,6 +12,7 @@ from typing import Any
 
 from gradpass.crosscheck.check import Skip, attempt
 from gradpass.crosscheck.load import Signature
+from gradpass.crosscheck.signbit import without_bits
 
 CATCH = "TF2ONNX_CATCH_ERRORS"  # tf2onnx/constants.py
 
@@ -67,7 +68,7 @@ def freeze(tools: Tools, signature: Signature) -> Frozen:
     graph = _with_captures(tools.loader.fix_freezing_errors_part2(graph), dict(zip(places, captured, strict=True)))
     owners = {id(variable.handle): variable for variable in signature.variables if hasattr(variable, "handle")}
     return Frozen(
-        graph,
+        without_bits(graph),
         dict(zip(names, (tensor.name for tensor in function.inputs), strict=False)),
         # Outputs that are a dict come in the order of its sorted keys.
         dict(zip(sorted(signature.outputs), (tensor.name for tensor in function.outputs), strict=True)),
@@ -116,6 +117,9 @@ def to_onnx(tools: Tools, frozen: Frozen, graph: Any = None, free: Collection[st
     """
     if not frozen.inputs and not free:
         raise Skip("tf2onnx exports no signature without inputs")
+    if frozen.inputs.keys() & frozen.outputs.keys():
+        twice = ", ".join(sorted(frozen.inputs.keys() & frozen.outputs.keys()))
+        raise Skip(f"an input and an output are both called {twice}, which ONNX does not allow")
     named = {tensor: name for name, tensor in [*frozen.inputs.items(), *frozen.outputs.items()]}
 
     def convert() -> Any:

@@ -117,7 +117,10 @@ def _softened(tools: Tools, frozen: Frozen, inputs: dict[str, Any], values: dict
     if hold and any(node.op in STOPS for function in frozen.graph.library.function for node in function.node_def):
         raise Skip("a stop_gradient inside a loop or branch has another value each time, which no input can hold")
     held = {name: values.get(id(variable), variable.numpy()) for name, variable in frozen.variables.items()}
-    running = _Running(frozen, held)
+    imported = attempt(lambda: _Running(frozen, held))
+    if imported.value is None:
+        raise Skip(f"its graph cannot be frozen: {imported.reason}")
+    running = imported.value
     used = running.used(hold)
     variables = {name: variable for name, variable in frozen.variables.items() if name in used}
     stops = [name for name in used if hold and running.stops(name)]

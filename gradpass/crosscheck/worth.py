@@ -24,7 +24,7 @@ import numpy as np
 from gradpass.crosscheck.check import Check, Skip, attempt
 from gradpass.crosscheck.soft import Soft, weights
 
-RADII = (1.0, 0.3, 0.1)  # of the disturbance, in parts of the target's norm: no surrogate says which one it means
+RADII = (3.0, 1.0, 0.3, 0.1)  # of the disturbance, in parts of the target's norm: no surrogate says which one it means
 RANDOM = 8  # directions beside those in question
 BLOCKS = 8  # of the jackknife
 LOOKS = (8, 48, 96, 192, 384, 768, 1536, 3072, 6144)  # numbers of pairs after which to look whether it is clear
