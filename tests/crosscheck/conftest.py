@@ -82,3 +82,9 @@ def checks(original: Path, fixed: Path, promised: list[str] | None = None, **mor
         original, fixed, entries=["serving_default"], promised={"serving_default": promised or []}, **options
     )
     return {check.name: check for check in answers}
+
+
+@pytest.fixture(autouse=True)
+def no_seed() -> None:
+    """Takes back the seed that another test of this process may have set: by it random ops draw the same each time."""
+    tf.random.set_seed(None)
